@@ -1,0 +1,13 @@
+//! svid-csi: SPIFFE identities for Kubernetes pods, mounted by a CSI node driver.
+//!
+//! The layers, lowest first; each uses only what stands above it in this list
+//! (`tests/it/layering.rs` checks it).
+
+pub mod class;
+pub mod clock;
+
+pub mod id;
+pub mod pki;
+
+pub mod sys;
+pub mod volume;
