@@ -1,1 +1,13 @@
-//! (being written)
+//! SPIFFE IDs, trust domains and the template that names a pod (SPIFFE-ID.md).
+
+mod error;
+mod nearest;
+mod spiffe_id;
+mod template;
+mod trust_domain;
+
+pub use error::IdError;
+pub use nearest::nearest;
+pub use spiffe_id::SpiffeId;
+pub use template::{IdTemplate, TemplateInput};
+pub use trust_domain::TrustDomain;
