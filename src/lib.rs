@@ -11,3 +11,13 @@ pub mod pki;
 
 pub mod sys;
 pub mod volume;
+
+pub mod signer;
+pub mod trust;
+
+pub mod node;
+
+pub mod csi;
+pub mod http;
+
+pub mod cli;

@@ -1,1 +1,7 @@
-fn main() {}
+//! The `svid-csi` program; see [`svid_csi::cli`].
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    svid_csi::cli::main()
+}

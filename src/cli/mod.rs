@@ -1,0 +1,66 @@
+//! The command line: arguments become configuration, configuration becomes wiring.
+
+mod node;
+mod telemetry;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand, error::ErrorKind};
+
+/// A setting that can't be used (`EX_USAGE` of sysexits.h).
+const EXIT_USAGE: u8 = 64;
+
+/// SPIFFE identities for Kubernetes pods, mounted by a CSI node driver.
+#[derive(Debug, Parser)]
+#[command(name = "svid-csi", version, propagate_version = true, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the node plugin: serve CSI to kubelet and keep every volume fresh.
+    Node(Box<node::NodeArgs>),
+}
+
+/// A setting that can't be used; ends the process with status 64.
+#[derive(Debug, thiserror::Error)]
+#[error("{setting}: {reason}")]
+struct UsageError {
+    setting: &'static str,
+    reason: String,
+}
+
+// === impl UsageError ===
+
+impl UsageError {
+    fn new(setting: &'static str, reason: impl std::fmt::Display) -> Self {
+        Self { setting, reason: reason.to_string() }
+    }
+}
+
+/// Runs the program.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            return match error.kind() {
+                ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => ExitCode::SUCCESS,
+                _ => ExitCode::from(EXIT_USAGE),
+            };
+        }
+    };
+    let result = match cli.command {
+        Command::Node(args) => node::run(*args),
+    };
+    match result {
+        Ok(code) => code,
+        Err(error) => {
+            telemetry::complain(&error);
+            let usage = error.downcast_ref::<UsageError>().is_some();
+            ExitCode::from(if usage { EXIT_USAGE } else { 1 })
+        }
+    }
+}

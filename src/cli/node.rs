@@ -1,0 +1,351 @@
+//! `svid-csi node`: from arguments to a running node plugin.
+
+use std::{
+    fs::{self, DirBuilder},
+    net::SocketAddr,
+    os::unix::fs::DirBuilderExt,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail};
+use clap::{Args, ValueEnum};
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+    task::JoinSet,
+    time::{Instant, sleep},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::{
+    UsageError,
+    telemetry::{self, LogFormat, LogLevel},
+};
+use crate::{
+    clock::{Clock, SystemClock},
+    csi::{Server, ServerConfig, SocketHealth},
+    http::{self, Checks},
+    id::TrustDomain,
+    node::{NodeConfig, NodeGround, metrics::Metrics},
+    signer::local::{LocalConfig, LocalSigner},
+    sys::{DirLock, KubeletDir, LinuxMounter},
+    volume::{Limits, parse_duration},
+};
+
+/// How long publishes under way may take at the end.
+const PATIENCE: Duration = Duration::from_secs(25);
+/// How long to wait for a process before us that is still ending.
+const LOCK_PATIENCE: Duration = Duration::from_secs(30);
+
+const EXAMPLES: &str = "\
+Examples:
+  One machine with a CA of its own:
+    svid-csi node --node-name $(hostname) --trust-domain example.org \\
+      --ca-dir /var/lib/svid-csi/ca --ca-create
+
+  In a DaemonSet, with a CA from a mounted Secret and settings from the environment:
+    SVID_CSI_NODE_NAME=worker-1 SVID_CSI_TRUST_DOMAIN=example.org \\
+      svid-csi node --ca-dir /etc/svid-csi/ca --http-listen 0.0.0.0:9809
+
+Exit status: 0 after SIGTERM or SIGINT, 64 for a setting that can't be used, 1 for anything else.";
+
+/// Arguments of `svid-csi node`.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct NodeArgs {
+    /// Name of the CSI driver; also the source of every mount
+    #[arg(long, env = "SVID_CSI_DRIVER_NAME", default_value = "csi.svid.dev")]
+    driver_name: String,
+
+    /// Name of this Kubernetes node
+    #[arg(long, env = "SVID_CSI_NODE_NAME")]
+    node_name: String,
+
+    /// SPIFFE trust domain of every identity, such as example.org
+    #[arg(long, env = "SVID_CSI_TRUST_DOMAIN")]
+    trust_domain: String,
+
+    /// kubelet's root directory
+    #[arg(long, env = "SVID_CSI_KUBELET_DIR", default_value = "/var/lib/kubelet")]
+    kubelet_dir: PathBuf,
+
+    /// Where to serve CSI [default: <kubelet-dir>/plugins/<driver-name>/csi.sock]
+    #[arg(long, env = "SVID_CSI_CSI_SOCKET")]
+    csi_socket: Option<PathBuf>,
+
+    /// kubelet's plugin registry [default: <kubelet-dir>/plugins_registry]
+    #[arg(long, env = "SVID_CSI_REGISTRATION_DIR")]
+    registration_dir: Option<PathBuf>,
+
+    /// Who signs
+    #[arg(long, env = "SVID_CSI_SIGNER", value_enum, default_value = "local")]
+    signer: SignerKind,
+
+    /// Directory of the local CA: tls.crt, tls.key and, for an intermediate, ca.crt
+    #[arg(long, env = "SVID_CSI_CA_DIR", default_value = "/var/lib/svid-csi/ca")]
+    ca_dir: PathBuf,
+
+    /// Make a CA in --ca-dir if there is none
+    #[arg(long, env = "SVID_CSI_CA_CREATE")]
+    ca_create: bool,
+
+    /// How long a new CA is in every bundle before it signs
+    #[arg(long, env = "SVID_CSI_CA_PROPAGATION", default_value = "5m", value_name = "DURATION")]
+    ca_propagation: String,
+
+    /// Lifetime of an SVID whose volume names none
+    #[arg(long, env = "SVID_CSI_DEFAULT_TTL", default_value = "1h", value_name = "DURATION")]
+    default_ttl: String,
+
+    /// The longest lifetime that a volume may ask for, 24h at most
+    #[arg(long, env = "SVID_CSI_MAX_TTL", default_value = "24h", value_name = "DURATION")]
+    max_ttl: String,
+
+    /// Address of /livez, /readyz and /metrics
+    #[arg(long, env = "SVID_CSI_HTTP_LISTEN", default_value = "127.0.0.1:9809")]
+    http_listen: String,
+
+    /// How log lines look
+    #[arg(long, env = "SVID_CSI_LOG_FORMAT", value_enum, default_value = "text")]
+    log_format: LogFormat,
+
+    /// How much is logged
+    #[arg(long, env = "SVID_CSI_LOG_LEVEL", value_enum, default_value = "info")]
+    log_level: LogLevel,
+}
+
+/// Which signer to use.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum SignerKind {
+    /// A CA in a directory.
+    Local,
+}
+
+/// Arguments after every check that needs no file.
+struct Settings {
+    server: ServerConfig,
+    kubelet_dir: PathBuf,
+    limits: Limits,
+    ca: LocalConfig,
+    http_listen: SocketAddr,
+}
+
+// === impl NodeArgs ===
+
+impl NodeArgs {
+    fn settings(self) -> Result<Settings, UsageError> {
+        if !is_driver_name(&self.driver_name) {
+            return Err(UsageError::new(
+                "--driver-name",
+                "must have 1 to 63 letters, digits, '-', '.' or '_', and begin and end with a \
+                 letter or digit",
+            ));
+        }
+        if self.node_name.is_empty() || self.node_name.len() > 253 {
+            return Err(UsageError::new("--node-name", "must have 1 to 253 characters"));
+        }
+        let trust_domain: TrustDomain = self
+            .trust_domain
+            .parse()
+            .map_err(|error| UsageError::new("--trust-domain", error))?;
+        let duration = |setting, text: &str| {
+            parse_duration(text).map_err(|error| UsageError::new(setting, error))
+        };
+        let default_ttl = duration("--default-ttl", &self.default_ttl)?;
+        let max_ttl = duration("--max-ttl", &self.max_ttl)?;
+        let (shortest, longest) = (Limits::MIN_TTL, Limits::MAX_TTL);
+        if max_ttl < shortest || max_ttl > longest {
+            return Err(UsageError::new("--max-ttl", "must be between 10s and 24h"));
+        }
+        if default_ttl < shortest || default_ttl > max_ttl {
+            return Err(UsageError::new("--default-ttl", "must be between 10s and --max-ttl"));
+        }
+        let propagation = duration("--ca-propagation", &self.ca_propagation)?;
+        let http_listen = self
+            .http_listen
+            .parse()
+            .map_err(|_| UsageError::new("--http-listen", "must be an IP address and a port"))?;
+        for (setting, path) in
+            [("--kubelet-dir", Some(&self.kubelet_dir)), ("--csi-socket", self.csi_socket.as_ref())]
+        {
+            if path.is_some_and(|path| !path.is_absolute()) {
+                return Err(UsageError::new(setting, "must be an absolute path"));
+            }
+        }
+        let plugin = self.kubelet_dir.join("plugins").join(&self.driver_name);
+        let SignerKind::Local = self.signer;
+        Ok(Settings {
+            server: ServerConfig {
+                csi_socket: self.csi_socket.unwrap_or_else(|| plugin.join("csi.sock")),
+                registration_dir: self
+                    .registration_dir
+                    .unwrap_or_else(|| self.kubelet_dir.join("plugins_registry")),
+                driver_name: self.driver_name,
+                node_name: self.node_name,
+            },
+            kubelet_dir: self.kubelet_dir,
+            limits: Limits { default_ttl, min_ttl: shortest, max_ttl },
+            ca: LocalConfig {
+                directory: self.ca_dir,
+                create: self.ca_create,
+                trust_domain,
+                propagation,
+            },
+            http_listen,
+        })
+    }
+}
+
+/// CSI: at most 63 characters, alphanumeric at both ends.
+fn is_driver_name(name: &str) -> bool {
+    let middle = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+    let ends = [name.bytes().next(), name.bytes().last()];
+    name.len() <= 63
+        && name.bytes().all(middle)
+        && ends.iter().all(|byte| byte.is_some_and(|byte| byte.is_ascii_alphanumeric()))
+}
+
+/// Runs the node plugin until a signal ends it.
+pub(super) fn run(args: NodeArgs) -> Result<ExitCode> {
+    let (format, level) = (args.log_format, args.log_level);
+    let settings = args.settings()?;
+    telemetry::start(format, level);
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(serve(settings))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn serve(settings: Settings) -> Result<()> {
+    let started = Instant::now();
+    let Settings { server, kubelet_dir, limits, ca, http_listen } = settings;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let metrics = Arc::new(Metrics::default());
+
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let plugin_dir = server.csi_socket.parent().unwrap_or(Path::new("/"));
+    make_dir(plugin_dir)?;
+    make_dir(&server.registration_dir)?;
+    let _lock = lock(plugin_dir).await?;
+    let kubelet = KubeletDir::open(&kubelet_dir).map_err(|error| {
+        UsageError::new("--kubelet-dir", format!("{}: {error}", kubelet_dir.display()))
+    })?;
+
+    // The order is what keeps the volumes: look at what is there, know whom they trust, give
+    // every set the current bundle, and only then answer kubelet.
+    let ground = NodeGround::new(
+        NodeConfig {
+            driver_name: server.driver_name.clone(),
+            kubelet,
+            trust_domain: ca.trust_domain.clone(),
+            limits,
+            mounter: Box::new(LinuxMounter),
+        },
+        metrics.clone(),
+    )?;
+    let mut recovered = ground.look_around()?;
+    let trust = std::mem::take(&mut recovered.trust);
+    let signer = Arc::new(LocalSigner::open(ca, trust, clock.clone())?);
+    let (node, inbox) = ground.with_signer(signer.clone(), signer.bundles(), clock);
+    node.take_over(recovered);
+
+    let http_listener = TcpListener::bind(http_listen)
+        .await
+        .with_context(|| format!("--http-listen {http_listen}"))?;
+    let health = SocketHealth::default();
+    let server = Server::bind(server, node.clone(), health.clone())?;
+    let checks = Arc::new(Checks {
+        live: {
+            let node = node.clone();
+            Box::new(move || node.alive().and_then(|()| health.check()))
+        },
+        ready: {
+            let node = node.clone();
+            Box::new(move || node.ready())
+        },
+        metrics: {
+            let (node, signer) = (node.clone(), signer.clone());
+            Box::new(move || {
+                node.refresh_metrics();
+                metrics.ca_reload_failures.set(signer.reload_failures() as i64);
+                metrics.encode().unwrap_or_default()
+            })
+        },
+    });
+
+    let (stop, abandon) = (CancellationToken::new(), CancellationToken::new());
+    let mut critical: JoinSet<Result<&str>> = JoinSet::new();
+    critical.spawn({
+        let (stop, abandon) = (stop.clone(), abandon.clone());
+        async move { Ok(server.run(stop, abandon).await.map(|()| "CSI server")?) }
+    });
+    let http = http::serve(http_listener, checks, stop.clone());
+    critical.spawn(async { Ok(http.await.map(|()| "HTTP server")?) });
+    critical.spawn({
+        let node = node.clone();
+        async { node.start(inbox).await; Ok("renewal loop") }
+    });
+    critical.spawn(async move { signer.follow().await; Ok("CA watch") });
+    info!(
+        version = env!("CARGO_PKG_VERSION"),
+        http = %http_listen,
+        took_ms = started.elapsed().as_millis() as u64,
+        "ready"
+    );
+
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+        Some(ended) = critical.join_next() => {
+            let part = ended.context("a critical task panicked")??;
+            bail!("the {part} ended by itself");
+        }
+    }
+    info!("stopping; every mount stays");
+    stop.cancel();
+    tokio::select! {
+        () = node.shut_down(PATIENCE) => {}
+        _ = terminate.recv() => warn!("told twice to stop"),
+        _ = interrupt.recv() => warn!("told twice to stop"),
+    }
+    abandon.cancel();
+    Ok(())
+}
+
+fn make_dir(path: &Path) -> Result<()> {
+    if fs::metadata(path).is_ok_and(|metadata| metadata.is_dir()) {
+        return Ok(());
+    }
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o750)
+        .create(path)
+        .with_context(|| format!("create {}", path.display()))
+}
+
+/// Two processes must never keep the same volumes. The one before us may still be ending.
+async fn lock(plugin_dir: &Path) -> Result<DirLock> {
+    let deadline = Instant::now() + LOCK_PATIENCE;
+    let mut told = false;
+    loop {
+        match DirLock::try_acquire(plugin_dir) {
+            Ok(lock) => return Ok(lock),
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                if Instant::now() >= deadline {
+                    bail!("another node plugin serves {}; stop it first", plugin_dir.display());
+                }
+                if !told {
+                    warn!("waiting for another node plugin to end");
+                    told = true;
+                }
+                sleep(Duration::from_millis(200)).await;
+            }
+            Err(error) => {
+                return Err(error).with_context(|| format!("lock {}", plugin_dir.display()));
+            }
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! How long to wait after a failed renewal (invariant 9: full jitter).
+
+use std::time::Duration;
+
+use crate::class::Class;
+
+/// No SVID is closer to its end than this when it is tried again.
+const FLOOR: Duration = Duration::from_millis(500);
+/// An expired SVID can't get worse, but its pod waits.
+const EXPIRED: Duration = Duration::from_secs(60);
+
+/// The delay before the next try: `random` in [0, 1) of a bound that doubles with each failure
+/// in a row, and never more than a third of what is left of the SVID.
+pub(super) fn delay(class: Class, failures: u32, remaining: Duration, random: f64) -> Duration {
+    let (base, cap) = match class {
+        // Someone has to change something first.
+        Class::Invalid | Class::Denied | Class::NotReady => (30, 600),
+        Class::Unavailable => (1, 300),
+        Class::Internal => (5, 300),
+    };
+    let doubled = base << failures.saturating_sub(1).min(10);
+    let bound = Duration::from_secs(doubled.min(cap));
+    let left = if remaining.is_zero() { EXPIRED } else { remaining / 3 };
+    bound.mul_f64(random).min(left).max(FLOOR)
+}
+
+/// A random number in [0, 1).
+pub(super) fn random() -> f64 {
+    let mut bytes = [0; 8];
+    // Without randomness there is no jitter, which is no reason to stop.
+    let _ = aws_lc_rs::rand::fill(&mut bytes);
+    (u64::from_le_bytes(bytes) >> 11) as f64 / (1_u64 << 53) as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const CLASSES: [Class; 5] =
+        [Class::Invalid, Class::Denied, Class::NotReady, Class::Unavailable, Class::Internal];
+
+    #[test]
+    fn it_doubles_up_to_its_cap() {
+        let at = |failures| {
+            delay(Class::Unavailable, failures, Duration::from_secs(86_400), 1.0).as_secs()
+        };
+        assert_eq!([at(1), at(2), at(3), at(9), at(100)], [1, 2, 4, 256, 300]);
+    }
+
+    proptest! {
+        #[test]
+        fn it_leaves_time_for_two_more_tries(
+            class in 0..CLASSES.len(), failures in 0..u32::MAX, left in 3_u64..100_000,
+            random in 0.0..1.0,
+        ) {
+            let left = Duration::from_secs(left);
+            let delay = delay(CLASSES[class], failures, left, random);
+            prop_assert!(delay >= FLOOR && delay <= left / 3);
+        }
+
+        #[test]
+        fn an_expired_svid_is_tried_at_least_once_a_minute(
+            class in 0..CLASSES.len(), failures in 0..u32::MAX, random in 0.0..1.0,
+        ) {
+            prop_assert!(delay(CLASSES[class], failures, Duration::ZERO, random) <= EXPIRED);
+        }
+    }
+
+    #[test]
+    fn random_is_in_range_and_moves() {
+        let (a, b) = (random(), random());
+        assert!((0.0..1.0).contains(&a) && (0.0..1.0).contains(&b) && a != b);
+    }
+}

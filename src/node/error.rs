@@ -1,0 +1,133 @@
+//! Why a call to the node failed.
+
+use std::{io, path::PathBuf};
+
+use crate::{
+    class::Class,
+    id::IdError,
+    pki::{PkiError, SvidError},
+    signer::SignError,
+    sys::TargetError,
+    volume::{SpecError, VolumeId},
+};
+
+/// Why a publish, unpublish, stats call or renewal failed; the message says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    /// The volume's attributes or pod info can't be served.
+    #[error(transparent)]
+    Spec(#[from] SpecError),
+    /// The target path isn't one of kubelet's.
+    #[error(transparent)]
+    Target(#[from] TargetError),
+    /// The pod's names make no SPIFFE ID.
+    #[error(transparent)]
+    Identity(#[from] IdError),
+    /// The same volume is published with another request.
+    #[error(
+        "volume {0} is published already with other attributes or for another pod; they can't \
+         change while it is mounted"
+    )]
+    Changed(VolumeId),
+    /// The same volume is published at another target.
+    #[error("volume {volume} is published at {other}; unpublish it there first")]
+    Elsewhere {
+        /// The volume.
+        volume: VolumeId,
+        /// Where it is.
+        other: PathBuf,
+    },
+    /// Another volume is published at this target.
+    #[error("{target} belongs to volume {other}; unpublish that one first")]
+    Taken {
+        /// The target.
+        target: PathBuf,
+        /// Whose it is.
+        other: VolumeId,
+    },
+    /// The target lies in another pod's directory.
+    #[error("{target} is not a path of the pod with the UID {uid}")]
+    OtherPod {
+        /// The target.
+        target: PathBuf,
+        /// The UID that the pod info names.
+        uid: String,
+    },
+    /// Something that isn't ours is mounted there.
+    #[error("{0} is mounted already and not by this driver; unmount it to go on")]
+    Foreign(PathBuf),
+    /// The directory that kubelet makes for the volume is missing.
+    #[error("{0} does not exist; kubelet makes it before it calls the driver")]
+    NoParent(PathBuf),
+    /// No such volume here.
+    #[error("no volume {volume} is published at {target}")]
+    Unknown {
+        /// The volume asked for.
+        volume: VolumeId,
+        /// Where it was said to be.
+        target: String,
+    },
+    /// An unpublish took over.
+    #[error("volume {0} is being unpublished")]
+    Unpublishing(VolumeId),
+    /// The process ends.
+    #[error("the driver is shutting down; its next start goes on")]
+    ShuttingDown,
+    /// No SVID was had.
+    #[error("no SVID: {0}")]
+    Sign(#[from] SignError),
+    /// The signer did not answer in time.
+    #[error("no SVID: the signer did not answer within {0} s")]
+    SignTimeout(u64),
+    /// What was signed isn't what was asked for.
+    #[error("the signer's answer was refused: {0}")]
+    Refused(#[from] SvidError),
+    /// A key or request could not be made.
+    #[error(transparent)]
+    Pki(#[from] PkiError),
+    /// The operating system refused.
+    #[error("{doing} {path}: {source}")]
+    Io {
+        /// What was tried.
+        doing: &'static str,
+        /// On which path.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// A bug: a task of ours panicked.
+    #[error("the driver failed inside; see its log")]
+    Panicked,
+}
+
+// === impl NodeError ===
+
+impl NodeError {
+    /// What it means to the caller.
+    pub fn class(&self) -> Class {
+        match self {
+            Self::Spec(_) | Self::Target(_) | Self::Identity(_) | Self::OtherPod { .. } => {
+                Class::Invalid
+            }
+            Self::Changed(_)
+            | Self::Elsewhere { .. }
+            | Self::Taken { .. }
+            | Self::Foreign(_)
+            | Self::NoParent(_)
+            | Self::Unknown { .. } => Class::NotReady,
+            Self::Unpublishing(_) | Self::ShuttingDown | Self::SignTimeout(_) => Class::Unavailable,
+            Self::Sign(error) => error.class(),
+            Self::Refused(_) | Self::Pki(_) | Self::Io { .. } | Self::Panicked => Class::Internal,
+        }
+    }
+
+    /// Whether kubelet may never call again, so that nothing may be left behind. After the
+    /// others it retries, or unpublishes.
+    pub(super) fn is_final(&self) -> bool {
+        self.class() != Class::Unavailable
+    }
+
+    pub(super) fn io(doing: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Io { doing, path: path.into(), source }
+    }
+}

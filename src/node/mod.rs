@@ -1,0 +1,238 @@
+//! The heart of the node plugin: volumes that are published, kept fresh, found again after a
+//! crash, and taken away.
+
+mod backoff;
+mod error;
+mod issuer;
+mod place;
+mod publish;
+mod recover;
+mod rotator;
+mod stats;
+mod store;
+mod table;
+mod tend;
+mod unpublish;
+mod volume;
+
+pub mod metrics;
+
+use std::{collections::BTreeMap, future::Future, sync::Arc, time::Duration};
+
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::info;
+
+pub use self::{
+    error::NodeError,
+    publish::PublishRequest,
+    recover::Recovered,
+    stats::{Usage, VolumeStats},
+};
+use self::{
+    issuer::Issuer,
+    metrics::{Metrics, StateLabel, VolumeState},
+    place::{Mounted, Places},
+    rotator::{Rotator, RotatorHandle, RotatorInbox},
+    table::VolumeTable,
+};
+use crate::{
+    clock::Clock,
+    id::{IdTemplate, SpiffeId, TemplateInput, TrustDomain},
+    signer::{Signer, SignerStatus},
+    sys::{KubeletDir, Mounter, selinux},
+    trust::BundleStore,
+    volume::{Limits, VolumeSpec},
+};
+
+/// The SELinux type that containers may read, at the level that every container may read: a
+/// volume is kept apart by its mount, not by its label.
+const ROOTCONTEXT: &str = "system_u:object_r:container_file_t:s0";
+/// A rotator that is silent for longer is stuck.
+const STUCK: Duration = Duration::from_secs(60);
+
+/// What a node is told once.
+pub struct NodeConfig {
+    /// The CSI driver's name; also the source of every mount.
+    pub driver_name: String,
+    /// kubelet's root directory.
+    pub kubelet: KubeletDir,
+    /// The trust domain of every identity.
+    pub trust_domain: TrustDomain,
+    /// Bounds of what a volume may ask for.
+    pub limits: Limits,
+    /// How mounts are made.
+    pub mounter: Box<dyn Mounter>,
+}
+
+/// A node before it has a signer: it can look at what an earlier process left.
+pub struct NodeGround {
+    places: Places,
+    trust_domain: TrustDomain,
+    template: IdTemplate,
+    limits: Limits,
+    metrics: Arc<Metrics>,
+}
+
+/// Every volume of this node and what keeps them.
+pub struct Node {
+    places: Places,
+    trust_domain: TrustDomain,
+    template: IdTemplate,
+    limits: Limits,
+    metrics: Arc<Metrics>,
+    clock: Arc<dyn Clock>,
+    issuer: Issuer,
+    table: VolumeTable,
+    rotator: RotatorHandle,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+// === impl NodeGround ===
+
+impl NodeGround {
+    /// Looks at the node: is SELinux on?
+    pub fn new(config: NodeConfig, metrics: Arc<Metrics>) -> Result<Self, NodeError> {
+        let NodeConfig { driver_name, kubelet, trust_domain, limits, mounter } = config;
+        let mounts = mounter.mounts().map_err(NodeError::io("read", "mountinfo"))?;
+        let rootcontext = selinux::is_enabled(&mounts).then(|| ROOTCONTEXT.to_owned());
+        let places = Places { driver_name, kubelet, mounter, rootcontext };
+        let template = IdTemplate::default();
+        Ok(Self { places, trust_domain, template, limits, metrics })
+    }
+
+    /// The node with its signer. It serves nothing and renews nothing before
+    /// [`Node::take_over`] and [`Node::start`].
+    pub fn with_signer(
+        self,
+        signer: Arc<dyn Signer>,
+        bundles: Arc<BundleStore>,
+        clock: Arc<dyn Clock>,
+    ) -> (Arc<Node>, RotatorInbox) {
+        let Self { places, trust_domain, template, limits, metrics } = self;
+        let (rotator, inbox) = rotator::channel();
+        let issuer =
+            Issuer { signer, bundles, clock: clock.clone(), metrics: metrics.clone() };
+        let node = Node {
+            places,
+            trust_domain,
+            template,
+            limits,
+            metrics,
+            clock,
+            issuer,
+            table: VolumeTable::default(),
+            rotator,
+            tasks: TaskTracker::new(),
+            stop: CancellationToken::new(),
+        };
+        (Arc::new(node), inbox)
+    }
+}
+
+// === impl Node ===
+
+impl Node {
+    /// Starts to renew what is due and to follow the trust bundle. Ends only by
+    /// [`Node::shut_down`] or a bug, and the caller must treat the latter as fatal.
+    pub async fn start(self: Arc<Self>, inbox: RotatorInbox) {
+        let rotator = Rotator::new(inbox, self.clone(), self.clock.clone());
+        let follow = async {
+            let mut bundles = self.issuer.bundles.subscribe();
+            // Whatever changed since the volumes were taken over.
+            bundles.mark_changed();
+            while bundles.changed().await.is_ok() {
+                let sequence = bundles.borrow_and_update().own.sequence();
+                info!(?sequence, "trust bundle");
+                self.rotator.tend_all();
+            }
+        };
+        tokio::select! {
+            () = rotator.run(self.stop.clone()) => {}
+            () = follow => {}
+        }
+    }
+
+    /// Takes no more calls, and waits for those under way. Every mount stays.
+    pub async fn shut_down(&self, patience: Duration) {
+        self.tasks.close();
+        if tokio::time::timeout(patience, self.tasks.wait()).await.is_err() {
+            tracing::warn!("some calls did not end in time; the next start resumes them");
+        }
+        self.stop.cancel();
+    }
+
+    /// Whether calls can be served now; `Err` says why not.
+    pub fn ready(&self) -> Result<(), String> {
+        if self.tasks.is_closed() {
+            return Err(NodeError::ShuttingDown.to_string());
+        }
+        self.alive()?;
+        self.issuer.signer.status().ready.map_err(|error| error.to_string())
+    }
+
+    /// Whether the renewal loop goes round; `Err` says since when it does not.
+    pub fn alive(&self) -> Result<(), String> {
+        let silence = self.rotator.silence();
+        if silence < STUCK {
+            return Ok(());
+        }
+        Err(format!("the renewal loop has been silent for {} s", silence.as_secs()))
+    }
+
+    /// Brings the metrics that are not counted but looked at up to date.
+    pub fn refresh_metrics(&self) {
+        let now = self.clock.now();
+        let mut counts: BTreeMap<&str, (VolumeState, i64)> =
+            VolumeState::ALL.into_iter().map(|state| (state.label(), (state, 0))).collect();
+        let mut nearest = f64::INFINITY;
+        for volume in self.table.all() {
+            let status = volume.status();
+            if let Some((_, count)) = counts.get_mut(status.state(now).label()) {
+                *count += 1;
+            }
+            if let Some(left) = status.remaining(now).filter(|_| status.live) {
+                nearest = nearest.min(left.as_secs_f64());
+            }
+        }
+        for (state, count) in counts.into_values() {
+            self.metrics.volumes.get_or_create(&StateLabel { state }).set(count);
+        }
+        self.metrics.nearest_expiry.set(nearest);
+        let SignerStatus { ca_not_after, .. } = self.issuer.signer.status();
+        let end = ca_not_after.and_then(|end| end.duration_since(std::time::UNIX_EPOCH).ok());
+        self.metrics.ca_expiry.set(end.map_or(0, |end| end.as_secs() as i64));
+    }
+
+    /// Runs a call to its end, though its caller may be gone.
+    async fn track<T: Send + 'static>(
+        &self,
+        call: impl Future<Output = Result<T, NodeError>> + Send + 'static,
+    ) -> Result<T, NodeError> {
+        if self.tasks.is_closed() {
+            return Err(NodeError::ShuttingDown);
+        }
+        self.tasks.spawn(call).await.unwrap_or(Err(NodeError::Panicked))
+    }
+
+    fn identity(&self, spec: &VolumeSpec) -> Result<SpiffeId, NodeError> {
+        let input = TemplateInput {
+            namespace: &spec.pod.namespace,
+            service_account: &spec.pod.service_account,
+            pod_name: &spec.pod.name,
+            // Only the controller knows them.
+            namespace_labels: &BTreeMap::new(),
+        };
+        Ok(self.template.render(&self.trust_domain, &input)?)
+    }
+
+    fn count_mount(&self, mounted: &Mounted) {
+        if !mounted.noswap {
+            self.metrics.without_noswap.inc();
+        }
+        if !mounted.labelled {
+            self.metrics.without_rootcontext.inc();
+            tracing::warn!("SELinux refused rootcontext; containers may not see the volume");
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! The mount under a target: made, found again, and taken away.
+
+use std::io;
+
+use tracing::warn;
+
+use super::NodeError;
+use crate::{
+    sys::{AtomicWriter, KubeletDir, MountEntry, Mounter, Ownership, Target, TargetPath,
+          TmpfsOptions, VolumeDir},
+};
+
+/// Room for four sets and a hundred federated bundles; what isn't used costs nothing.
+const SIZE: u64 = 4 << 20;
+const INODES: u64 = 2048;
+
+/// Where volumes are mounted, and how a mount of ours is known.
+pub(super) struct Places {
+    pub(super) driver_name: String,
+    pub(super) kubelet: KubeletDir,
+    pub(super) mounter: Box<dyn Mounter>,
+    /// The SELinux label of a volume's root, where the node has SELinux.
+    pub(super) rootcontext: Option<String>,
+}
+
+/// A target with our tmpfs on it.
+pub(super) struct Mounted {
+    pub(super) dir: VolumeDir,
+    pub(super) device: u64,
+    /// Mounted by this very call.
+    pub(super) fresh: bool,
+    pub(super) noswap: bool,
+    pub(super) labelled: bool,
+}
+
+// === impl Places ===
+
+impl Places {
+    /// Mounts a tmpfs on the target, or finds ours there. What is mounted by somebody else stays
+    /// untouched.
+    pub(super) fn mount(
+        &self,
+        target: &TargetPath,
+        ownership: &Ownership,
+    ) -> Result<Mounted, NodeError> {
+        let place = self.place(target)?.ok_or_else(|| {
+            NodeError::NoParent(target.path().parent().unwrap_or(target.path()).to_owned())
+        })?;
+        let io = |doing| NodeError::io(doing, target.path());
+        let created = place.create().map_err(io("create"))?;
+        if !created && place.is_mount_point().map_err(io("look at"))? {
+            if !self.is_ours(target)? {
+                return Err(NodeError::Foreign(target.path().to_owned()));
+            }
+            let dir = open(&place).map_err(io("open"))?;
+            let device = place.device().map_err(io("look at"))?;
+            return Ok(Mounted { dir, device, fresh: false, noswap: true, labelled: true });
+        }
+        let options = TmpfsOptions {
+            source: self.driver_name.clone(),
+            size: SIZE,
+            nr_inodes: INODES,
+            mode: ownership.dir_mode,
+            uid: ownership.uid,
+            gid: ownership.gid,
+            rootcontext: self.rootcontext.clone(),
+        };
+        let mount = || {
+            let directory = place.open_path()?;
+            let outcome = self.mounter.mount_tmpfs(directory_fd(&directory), &options)?;
+            let dir = open(&place)?;
+            let (noswap, labelled) = (outcome.noswap, outcome.rootcontext);
+            Ok(Mounted { dir, device: place.device()?, fresh: true, noswap, labelled })
+        };
+        mount().map_err(|source| {
+            if let Err(error) = self.take_away(&place, target, None) {
+                warn!(target = %target.path().display(), %error, "a failed mount left something");
+            }
+            NodeError::io("mount a tmpfs on", target.path())(source)
+        })
+    }
+
+    /// Opens the tmpfs of a volume that is mounted.
+    pub(super) fn open(&self, target: &TargetPath) -> Result<VolumeDir, NodeError> {
+        let place = self.place(target)?;
+        let missing = || io::Error::from(io::ErrorKind::NotFound);
+        place
+            .ok_or_else(missing)
+            .and_then(|place| open(&place))
+            .map_err(NodeError::io("open", target.path()))
+    }
+
+    /// Whether the mount of this device is still the one on the target.
+    pub(super) fn holds(&self, target: &TargetPath, device: Option<u64>) -> Result<bool, NodeError> {
+        let Some(place) = self.place(target)? else { return Ok(false) };
+        match place.device() {
+            Ok(found) => Ok(Some(found) == device),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(NodeError::io("look at", target.path())(error)),
+        }
+    }
+
+    /// Empties and unmounts whatever of ours is on the target, and removes its directory. A
+    /// target that is gone, or not mounted as after a reboot, is fine.
+    pub(super) fn remove(&self, target: &TargetPath, device: Option<u64>) -> Result<(), NodeError> {
+        match self.place(target)? {
+            Some(place) => self.take_away(&place, target, device),
+            None => Ok(()),
+        }
+    }
+
+    fn take_away(
+        &self,
+        place: &Target,
+        target: &TargetPath,
+        device: Option<u64>,
+    ) -> Result<(), NodeError> {
+        let io = |doing| NodeError::io(doing, target.path());
+        while place.is_mount_point().map_err(io("look at"))? {
+            // The device we mounted is ours without asking; mountinfo of a full node is long.
+            let known = device.is_some() && place.device().ok() == device;
+            if !known && !self.is_ours(target)? {
+                return Err(NodeError::Foreign(target.path().to_owned()));
+            }
+            // Containers may hold the tmpfs for a while after it is detached; the key goes now.
+            let cleared = open(place).and_then(|dir| AtomicWriter::new(&dir).clear());
+            if let Err(error) = cleared {
+                warn!(target = %target.path().display(), %error, "could not empty the volume");
+            }
+            self.mounter
+                .unmount(place.parent(), place.name())
+                .map_err(io("unmount"))?;
+        }
+        place.remove().map_err(io("remove"))
+    }
+
+    fn place(&self, target: &TargetPath) -> Result<Option<Target>, NodeError> {
+        match self.kubelet.open_parent(target) {
+            Ok(place) => Ok(Some(place)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(NodeError::io("open the directory of", target.path())(error)),
+        }
+    }
+
+    fn is_ours(&self, target: &TargetPath) -> Result<bool, NodeError> {
+        let mounts = self.mounter.mounts().map_err(NodeError::io("read", "mountinfo"))?;
+        // The last one is on top.
+        let top = mounts.iter().rev().find(|mount| mount.mount_point == target.path());
+        Ok(top.is_some_and(|mount| self.made(mount)))
+    }
+
+    /// Other drivers mount tmpfs under the same kind of path; ours has our name as its source.
+    pub(super) fn made(&self, mount: &MountEntry) -> bool {
+        mount.fs_type == "tmpfs" && mount.source == self.driver_name
+    }
+}
+
+fn open(place: &Target) -> io::Result<VolumeDir> {
+    VolumeDir::open(place.open_dir()?)
+}
+
+fn directory_fd(fd: &std::os::fd::OwnedFd) -> std::os::fd::BorrowedFd<'_> {
+    std::os::fd::AsFd::as_fd(fd)
+}

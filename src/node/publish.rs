@@ -1,0 +1,197 @@
+//! NodePublishVolume: OK only when the whole set is in place (invariant 2).
+
+use std::sync::Arc;
+
+use tokio::{sync::MutexGuard, task::block_in_place, time::Instant};
+use tracing::{info, warn};
+
+use super::{
+    Node, NodeError,
+    metrics::{Outcome, observe},
+    store,
+    volume::{Phase, Svid, Volume, VolumeRequest, Work},
+};
+use crate::{
+    id::SpiffeId,
+    sys::AtomicWriter,
+    trust::TrustBundles,
+    volume::{RecordState, VolumeContext, VolumeId, VolumeSpec},
+};
+
+/// A publish as the CSI service understood it. No secret is in it.
+#[derive(Debug)]
+pub struct PublishRequest {
+    /// Whose volume, chosen by kubelet.
+    pub volume: VolumeId,
+    /// Where to mount it.
+    pub target: String,
+    /// Pod info and attributes, without tokens.
+    pub context: VolumeContext,
+    /// The pod's fsGroup.
+    pub mount_group: Option<String>,
+}
+
+// === impl Node ===
+
+impl Node {
+    /// Publishes a volume. Can be repeated and raced; dropping the future stops nothing: a
+    /// repeated call waits for the first and shares its result.
+    pub async fn publish(self: &Arc<Self>, request: PublishRequest) -> Result<(), NodeError> {
+        let started = Instant::now();
+        let node = self.clone();
+        let result = self.track(async move { node.publish_task(request).await }).await;
+        observe(&self.metrics.publish_seconds, started.elapsed());
+        let outcome = Outcome::of(&result, NodeError::class);
+        self.metrics.publishes.get_or_create(&outcome).inc();
+        result
+    }
+
+    async fn publish_task(&self, publish: PublishRequest) -> Result<(), NodeError> {
+        let target = self.places.kubelet.parse_target(&publish.target)?;
+        let PublishRequest { volume: id, context, mount_group, .. } = publish;
+        let request = VolumeRequest { context, mount_group };
+        loop {
+            let volume = self.table.claim(&id, &target)?;
+            let work = volume.lock().await;
+            if work.phase != Phase::Gone {
+                return self.publish_locked(&volume, work, request).await;
+            }
+        }
+    }
+
+    async fn publish_locked(
+        &self,
+        volume: &Arc<Volume>,
+        mut work: MutexGuard<'_, Work>,
+        request: VolumeRequest,
+    ) -> Result<(), NodeError> {
+        if work.phase == Phase::Live {
+            if self.places.holds(&volume.target, work.device)? {
+                // The same request on a live volume is never an error, whatever its state.
+                let same = work.request.as_ref() == Some(&request);
+                return if same { Ok(()) } else { Err(NodeError::Changed(volume.id.clone())) };
+            }
+            warn!(volume = %volume.id, "a live volume is no longer mounted; it is made anew");
+            *work = Work::default();
+        }
+        let Err(error) = self.establish(volume, &mut work, request).await else { return Ok(()) };
+        warn!(volume = %volume.id, class = error.class().label(), %error, "publish failed");
+        if error.is_final() {
+            self.undo(volume, &mut work);
+        } else {
+            work.failed(self.clock.now(), error.class(), error.to_string());
+            volume.show(&work);
+        }
+        Err(error)
+    }
+
+    /// Everything between a request and a live volume.
+    async fn establish(
+        &self,
+        volume: &Volume,
+        work: &mut Work,
+        request: VolumeRequest,
+    ) -> Result<(), NodeError> {
+        let group = request.mount_group.as_deref();
+        let spec = VolumeSpec::parse(&request.context, group, &self.trust_domain, &self.limits)?;
+        if spec.pod.uid != volume.target.pod_uid() {
+            let target = volume.target.path().to_owned();
+            return Err(NodeError::OtherPod { target, uid: spec.pod.uid });
+        }
+        let id = self.identity(&spec)?;
+        work.request = Some(request);
+
+        let found = block_in_place(|| self.break_ground(volume, work, &spec, &id))?;
+        let kept = found.and_then(|svid| self.still_good(volume, &id, svid));
+        let (svid, bundles) = match kept {
+            Some(kept) => kept,
+            None => tokio::select! {
+                issued = self.issuer.issue(&volume.id, &spec, id.clone()) => issued?,
+                () = volume.closing.cancelled() => {
+                    return Err(NodeError::Unpublishing(volume.id.clone()));
+                }
+            },
+        };
+        block_in_place(|| self.put_in_place(volume, work, svid, bundles, &id))
+    }
+
+    /// Mounts, or finds what is mounted, and records that a publish is under way. Returns the
+    /// SVID that an interrupted publish left.
+    fn break_ground(
+        &self,
+        volume: &Volume,
+        work: &mut Work,
+        spec: &VolumeSpec,
+        id: &SpiffeId,
+    ) -> Result<Option<Svid>, NodeError> {
+        let io = |doing| NodeError::io(doing, volume.target.path());
+        let mounted = self.places.mount(&volume.target, &spec.ownership)?;
+        work.phase = Phase::Pending;
+        work.spec = Some(spec.clone());
+        work.device = Some(mounted.device);
+        let mut svid = None;
+        if mounted.fresh {
+            work.noswap = mounted.noswap;
+            self.count_mount(&mounted);
+        } else {
+            let writer = AtomicWriter::new(&mounted.dir);
+            if let Some(set) = writer.current().map_err(io("read the set of"))? {
+                // Without a pending record it may have been live: whatever fails now, it stays.
+                work.protected = store::read_record(&mounted.dir)
+                    .map_or(true, |record| record.state == RecordState::Live);
+                svid = store::read_svid(&set, &spec.files);
+            }
+            writer.sweep().map_err(io("sweep"))?;
+        }
+        if !work.protected {
+            store::write_record(&mounted.dir, volume, work, RecordState::Pending, id)
+                .map_err(io("write the record of"))?;
+        }
+        Ok(svid)
+    }
+
+    /// A set that an interrupted publish left, if it needs no renewal yet.
+    fn still_good(
+        &self,
+        volume: &Volume,
+        id: &SpiffeId,
+        svid: Svid,
+    ) -> Option<(Svid, Arc<TrustBundles>)> {
+        let (now, bundles) = (self.clock.now(), self.issuer.bundles.current());
+        svid.x509.verify(id, svid.key.spki_der(), &bundles.own, now).ok()?;
+        (now < volume.renew_at(&svid.x509)).then_some((svid, bundles))
+    }
+
+    /// Writes the set, makes the volume live and schedules its renewal.
+    fn put_in_place(
+        &self,
+        volume: &Volume,
+        work: &mut Work,
+        svid: Svid,
+        bundles: Arc<TrustBundles>,
+        id: &SpiffeId,
+    ) -> Result<(), NodeError> {
+        let renew_at = volume.renew_at(&svid.x509);
+        self.swap(volume, work, svid, bundles, id)?;
+        work.phase = Phase::Live;
+        volume.show(work);
+        self.rotator.schedule(volume.id.clone(), renew_at);
+        if let (Some(spec), Some(svid)) = (&work.spec, &work.svid) {
+            let (pod, serial) = (&spec.pod, svid.x509.serial_hex());
+            info!(volume = %volume.id, %pod, spiffe_id = %id, serial, "published");
+        }
+        Ok(())
+    }
+
+    /// After a final error kubelet may never call again: nothing is left behind.
+    fn undo(&self, volume: &Arc<Volume>, work: &mut Work) {
+        if work.phase == Phase::Pending && !work.protected {
+            let removed = block_in_place(|| self.places.remove(&volume.target, work.device));
+            if let Err(error) = removed {
+                warn!(volume = %volume.id, %error, "a failed publish left something behind");
+            }
+        }
+        work.phase = Phase::Gone;
+        self.table.remove(volume);
+    }
+}

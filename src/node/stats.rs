@@ -1,0 +1,74 @@
+//! NodeGetVolumeStats: room, and whether all is well.
+
+use tokio::task::block_in_place;
+
+use super::{Node, NodeError, metrics::VolumeState};
+use crate::volume::VolumeId;
+
+/// How full a volume is, and what is wrong with it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VolumeStats {
+    /// Bytes.
+    pub bytes: Usage,
+    /// Inodes.
+    pub inodes: Usage,
+    /// What is wrong, for a person; `None` if all is well.
+    pub abnormal: Option<String>,
+}
+
+/// How much of something there is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Usage {
+    /// All of it.
+    pub total: u64,
+    /// What is taken.
+    pub used: u64,
+    /// What is left.
+    pub available: u64,
+}
+
+// === impl Node ===
+
+impl Node {
+    /// The stats of a volume at the path where it is published.
+    pub fn stats(&self, id: &VolumeId, path: &str) -> Result<VolumeStats, NodeError> {
+        let unknown = || NodeError::Unknown { volume: id.clone(), target: path.to_owned() };
+        let volume = self.table.get(id).ok_or_else(unknown)?;
+        let target = self.places.kubelet.parse_target(path);
+        if target.ok().as_ref() != Some(&volume.target) {
+            return Err(unknown());
+        }
+        let status = volume.status();
+        let dir = match block_in_place(|| self.places.open(&volume.target)) {
+            Ok(dir) => dir,
+            Err(error) if !status.live => return Err(error),
+            Err(error) => {
+                let none = Usage { total: 0, used: 0, available: 0 };
+                let abnormal = Some(format!("the volume is not mounted any more: {error}"));
+                return Ok(VolumeStats { bytes: none, inodes: none, abnormal });
+            }
+        };
+        let usage = dir.usage().map_err(NodeError::io("look at", volume.target.path()))?;
+        let error = status.last_error.as_ref().map(|error| error.message.as_str());
+        let abnormal = match status.state(self.clock.now()) {
+            VolumeState::Live => None,
+            VolumeState::Pending => Some("its publish is still under way".to_owned()),
+            VolumeState::Failing => Some(format!("renewal fails: {}", error.unwrap_or("unknown"))),
+            VolumeState::Expired => Some(format!(
+                "the SVID has expired; renewal fails: {}",
+                error.unwrap_or("it was not tried yet")
+            )),
+        };
+        let bytes = Usage {
+            total: usage.bytes_total,
+            used: usage.bytes_total.saturating_sub(usage.bytes_free),
+            available: usage.bytes_free,
+        };
+        let inodes = Usage {
+            total: usage.inodes_total,
+            used: usage.inodes_total.saturating_sub(usage.inodes_free),
+            available: usage.inodes_free,
+        };
+        Ok(VolumeStats { bytes, inodes, abnormal })
+    }
+}

@@ -1,0 +1,97 @@
+//! What is kept on a volume's tmpfs: the set that the pod reads, and the record that a restart
+//! reads.
+
+use std::{io, sync::Arc, time::SystemTime};
+
+use zeroize::Zeroizing;
+
+use super::volume::{Svid, Volume, Work};
+use crate::{
+    id::SpiffeId,
+    pki::{PrivateKey, TrustBundle, X509Svid, certificates_from_pem},
+    sys::{AtomicWriter, CurrentSet, FileSet, VolumeDir},
+    trust::TrustBundles,
+    volume::{FileNames, RecordError, RecordState, VolumeRecord, VolumeSpec},
+};
+
+const RECORD: &str = "record.json";
+/// Far above what either can become, far below what would hurt.
+const MAX_FILE: usize = 1 << 20;
+
+/// The files of a set.
+pub(super) fn files(spec: &VolumeSpec, svid: &Svid, bundles: &TrustBundles) -> FileSet {
+    let key = svid.key.to_pem();
+    spec.files.file_set(&key, &svid.x509, &bundles.own, &bundles.federated)
+}
+
+/// Swaps a whole new set in (invariant 2); on failure the old one stands (invariant 3).
+pub(super) fn write_set(
+    dir: &VolumeDir,
+    spec: &VolumeSpec,
+    svid: &Svid,
+    bundles: &TrustBundles,
+    now: SystemTime,
+) -> io::Result<()> {
+    AtomicWriter::new(dir).write(&files(spec, svid, bundles), &spec.ownership, now)
+}
+
+/// The SVID of the set on the volume, if it is whole.
+pub(super) fn read_svid(set: &CurrentSet, names: &FileNames) -> Option<Svid> {
+    let read = |name: &str| {
+        let bytes = Zeroizing::new(set.read(name, MAX_FILE).ok()?);
+        Some(Zeroizing::new(std::str::from_utf8(&bytes).ok()?.to_owned()))
+    };
+    let certificate = read(names.certificate.as_deref().or(names.combined.as_deref())?)?;
+    let key = read(names.key.as_deref().or(names.combined.as_deref())?)?;
+    let x509 = X509Svid::from_chain(certificates_from_pem(&certificate).ok()?).ok()?;
+    let key = PrivateKey::from_pem(&key).ok()?;
+    (key.spki_der() == x509.leaf().spki_der()).then(|| Svid { x509, key: Arc::new(key) })
+}
+
+/// The own trust domain's bundle of the set on the volume.
+pub(super) fn read_bundle(set: &CurrentSet, id: &SpiffeId) -> Option<TrustBundle> {
+    let json = set.read("bundle.json", MAX_FILE).ok()?;
+    TrustBundle::from_jwks(id.trust_domain().clone(), &json).ok()
+}
+
+/// Whether the set on the volume is, to the byte, the one it should be.
+pub(super) fn holds(set: &CurrentSet, expected: &FileSet) -> bool {
+    expected.files.iter().all(|(name, content)| {
+        set.read(name, MAX_FILE).is_ok_and(|found| Zeroizing::new(found) == *content)
+    })
+}
+
+pub(super) fn read_record(dir: &VolumeDir) -> Result<VolumeRecord, RecordError> {
+    VolumeRecord::from_json(&dir.read_private(RECORD, MAX_FILE).map_err(RecordError::Io)?)
+}
+
+/// Writes the record that fits the volume's work.
+pub(super) fn write_record(
+    dir: &VolumeDir,
+    volume: &Volume,
+    work: &Work,
+    state: RecordState,
+    id: &SpiffeId,
+) -> io::Result<()> {
+    let (Some(request), Some(spec)) = (&work.request, &work.spec) else {
+        return Err(io::Error::other("a volume without a request has no record"));
+    };
+    let x509 = work.svid.as_ref().map(|svid| &svid.x509);
+    let record = VolumeRecord {
+        version: VolumeRecord::VERSION,
+        state,
+        volume_id: volume.id.clone(),
+        target: volume.target.relative().to_owned(),
+        pod: spec.pod.clone(),
+        spiffe_id: id.clone(),
+        context: request.context.clone(),
+        mount_group: request.mount_group.clone(),
+        serial: x509.map(|svid| svid.serial_hex().to_owned()),
+        not_before: x509.map(X509Svid::not_before),
+        not_after: x509.map(X509Svid::not_after),
+        renew_at: x509.map(|svid| volume.renew_at(svid)),
+        last_error: work.last_error.clone(),
+        noswap: work.noswap,
+    };
+    dir.write_private(RECORD, record.to_json().as_bytes())
+}

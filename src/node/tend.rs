@@ -1,0 +1,177 @@
+//! What is done to a volume that is due: a new SVID, or the same one beside a new bundle.
+
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use tokio::task::block_in_place;
+use tracing::{info, warn};
+
+use super::{
+    Node, NodeError, backoff,
+    metrics::{Outcome, observe},
+    rotator::Tend,
+    store,
+    volume::{Phase, Svid, Volume, Work},
+};
+use crate::{id::SpiffeId, trust::TrustBundles, volume::{RecordState, VolumeId}};
+
+// === impl Node ===
+
+impl Tend for Node {
+    async fn tend(&self, id: VolumeId, due: SystemTime) -> Option<SystemTime> {
+        let volume = self.table.get(&id)?;
+        let mut work = volume.lock().await;
+        if work.phase != Phase::Live {
+            return None;
+        }
+        // It was rendered before, of the same names.
+        let id = self.identity(work.spec.as_ref()?).ok()?;
+        let next = match self.tend_locked(&volume, &mut work, &id, due).await {
+            Ok(()) => work.svid.as_ref().map(|svid| volume.renew_at(&svid.x509)),
+            Err(error) => Some(self.note_failure(&volume, &mut work, &id, &error)),
+        };
+        volume.show(&work);
+        next
+    }
+}
+
+impl Node {
+    async fn tend_locked(
+        &self,
+        volume: &Volume,
+        work: &mut Work,
+        id: &SpiffeId,
+        due: SystemTime,
+    ) -> Result<(), NodeError> {
+        let (now, bundles) = (self.clock.now(), self.issuer.bundles.current());
+        let current = work.bundles.as_ref().is_some_and(|held| *held == bundles);
+        let keep = work.svid.clone().filter(|svid| {
+            // A bundle that doesn't know the SVID's CA must not stand beside it (invariant 2).
+            now < volume.renew_at(&svid.x509)
+                && (current || self.verifies(svid, id, &bundles, now))
+        });
+        match keep {
+            Some(_) if current => Ok(()),
+            Some(svid) => self.rewrite(volume, work, svid, bundles, id),
+            None => {
+                observe(
+                    &self.metrics.renewal_lag_seconds,
+                    now.duration_since(due).unwrap_or(Duration::ZERO),
+                );
+                let renewed = self.renew(volume, work, id).await;
+                let outcome = Outcome::of(&renewed, NodeError::class);
+                self.metrics.renewals.get_or_create(&outcome).inc();
+                // The signer's failure must not keep a new root from the volume.
+                if renewed.is_err()
+                    && !current
+                    && let Some(svid) = work.svid.clone()
+                    && self.verifies(&svid, id, &bundles, now)
+                {
+                    self.rewrite(volume, work, svid, bundles, id)?;
+                }
+                renewed
+            }
+        }
+    }
+
+    async fn renew(
+        &self,
+        volume: &Volume,
+        work: &mut Work,
+        id: &SpiffeId,
+    ) -> Result<(), NodeError> {
+        let spec = work.spec.clone().ok_or(NodeError::Panicked)?;
+        let (svid, bundles) = tokio::select! {
+            issued = self.issuer.issue(&volume.id, &spec, id.clone()) => issued?,
+            () = volume.closing.cancelled() => {
+                return Err(NodeError::Unpublishing(volume.id.clone()));
+            }
+        };
+        let serial = svid.x509.serial_hex().to_owned();
+        block_in_place(|| self.swap(volume, work, svid, bundles, id))?;
+        info!(volume = %volume.id, pod = %spec.pod, spiffe_id = %id, serial, "renewed");
+        Ok(())
+    }
+
+    fn rewrite(
+        &self,
+        volume: &Volume,
+        work: &mut Work,
+        svid: Svid,
+        bundles: Arc<TrustBundles>,
+        id: &SpiffeId,
+    ) -> Result<(), NodeError> {
+        let result = block_in_place(|| self.swap(volume, work, svid, bundles, id));
+        let outcome = Outcome::of(&result, NodeError::class);
+        self.metrics.bundle_rewrites.get_or_create(&outcome).inc();
+        result
+    }
+
+    /// Swaps a set in, and notes it. The set is what counts: it is swapped before the record is
+    /// written, and a restart believes it rather than the record.
+    pub(super) fn swap(
+        &self,
+        volume: &Volume,
+        work: &mut Work,
+        svid: Svid,
+        bundles: Arc<TrustBundles>,
+        id: &SpiffeId,
+    ) -> Result<(), NodeError> {
+        let io = |doing| NodeError::io(doing, volume.target.path());
+        let spec = work.spec.as_ref().ok_or(NodeError::Panicked)?;
+        let dir = self.places.open(&volume.target)?;
+        store::write_set(&dir, spec, &svid, &bundles, self.clock.now())
+            .map_err(io("write the set of"))?;
+        work.svid = Some(svid);
+        work.bundles = Some(bundles);
+        work.succeeded();
+        store::write_record(&dir, volume, work, RecordState::Live, id)
+            .map_err(io("write the record of"))
+    }
+
+    pub(super) fn verifies(
+        &self,
+        svid: &Svid,
+        id: &SpiffeId,
+        bundles: &TrustBundles,
+        now: SystemTime,
+    ) -> bool {
+        svid.x509.verify(id, svid.key.spki_der(), &bundles.own, now).is_ok()
+    }
+
+    /// Keeps the last good set, says what went wrong wherever someone may look, and tells when
+    /// to try again.
+    fn note_failure(
+        &self,
+        volume: &Volume,
+        work: &mut Work,
+        id: &SpiffeId,
+        error: &NodeError,
+    ) -> SystemTime {
+        let (now, class) = (self.clock.now(), error.class());
+        work.failed(now, class, error.to_string());
+        let end = work.svid.as_ref().map(|svid| svid.x509.not_after());
+        let remaining = end.and_then(|end| end.duration_since(now).ok()).unwrap_or_default();
+        let delay = backoff::delay(class, work.failures, remaining, backoff::random());
+        warn!(
+            volume = %volume.id,
+            class = class.label(),
+            failures = work.failures,
+            remaining_s = remaining.as_secs(),
+            retry_in_ms = delay.as_millis() as u64,
+            %error,
+            "renewal failed; the last good set stays"
+        );
+        let record = || {
+            let dir = self.places.open(&volume.target)?;
+            store::write_record(&dir, volume, work, RecordState::Live, id)
+                .map_err(NodeError::io("write the record of", volume.target.path()))
+        };
+        if let Err(error) = block_in_place(record) {
+            warn!(volume = %volume.id, %error, "the failure could not be recorded");
+        }
+        now + delay
+    }
+}

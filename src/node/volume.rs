@@ -1,0 +1,182 @@
+//! One volume: what it was asked for, what it holds, and who may work on it.
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, SystemTime},
+};
+
+use tokio_util::sync::CancellationToken;
+
+use super::metrics::VolumeState;
+use crate::{
+    class::Class,
+    pki::{PrivateKey, RenewalPolicy, X509Svid},
+    sys::TargetPath,
+    trust::TrustBundles,
+    volume::{LastError, VolumeContext, VolumeId, VolumeSpec},
+};
+
+/// A published volume, or one that is about to be. Its target never changes.
+#[derive(Debug)]
+pub(super) struct Volume {
+    pub(super) id: VolumeId,
+    pub(super) target: TargetPath,
+    /// Held for a whole operation: publish, renewal and unpublish never overlap.
+    work: tokio::sync::Mutex<Work>,
+    /// For metrics and stats, which don't wait for an operation to end.
+    status: Mutex<Status>,
+    /// Cancelled by an unpublish, so that a publish that waits for its signer gives way.
+    pub(super) closing: CancellationToken,
+}
+
+/// What belongs to whoever holds the volume's lock.
+#[derive(Debug)]
+pub(super) struct Work {
+    pub(super) phase: Phase,
+    pub(super) request: Option<VolumeRequest>,
+    pub(super) spec: Option<VolumeSpec>,
+    /// The device number of our tmpfs, to tell it from another mount without reading mountinfo.
+    pub(super) device: Option<u64>,
+    pub(super) noswap: bool,
+    /// What is mounted may have been live before: no failure takes it away (invariant 3).
+    pub(super) protected: bool,
+    pub(super) svid: Option<Svid>,
+    /// What the set on the volume trusts; `None` where that isn't known to be current.
+    pub(super) bundles: Option<Arc<TrustBundles>>,
+    /// Failed renewals in a row.
+    pub(super) failures: u32,
+    pub(super) last_error: Option<LastError>,
+}
+
+/// How far a volume has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Nothing of it is on the node yet.
+    New,
+    /// Mounted, but its publish has not been answered with OK.
+    Pending,
+    /// Its publish was answered with OK: from now on it is never worse (invariant 3).
+    Live,
+    /// Unpublished: whoever waited for the lock has to look the volume up again.
+    Gone,
+}
+
+/// The parts of a publish that must be the same when it is repeated. Secrets are not among them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct VolumeRequest {
+    pub(super) context: VolumeContext,
+    pub(super) mount_group: Option<String>,
+}
+
+/// An X.509-SVID with its key.
+#[derive(Clone, Debug)]
+pub(super) struct Svid {
+    pub(super) x509: X509Svid,
+    pub(super) key: Arc<PrivateKey>,
+}
+
+/// A volume at a glance.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Status {
+    pub(super) live: bool,
+    pub(super) not_after: Option<SystemTime>,
+    pub(super) last_error: Option<LastError>,
+}
+
+// === impl Volume ===
+
+impl Volume {
+    pub(super) fn new(id: VolumeId, target: TargetPath) -> Self {
+        Self::with_work(id, target, Work::default())
+    }
+
+    pub(super) fn with_work(id: VolumeId, target: TargetPath, work: Work) -> Self {
+        let status = Mutex::new(work.status());
+        let (work, closing) = (tokio::sync::Mutex::new(work), CancellationToken::new());
+        Self { id, target, work, status, closing }
+    }
+
+    pub(super) async fn lock(&self) -> tokio::sync::MutexGuard<'_, Work> {
+        self.work.lock().await
+    }
+
+    /// The lock, if nobody holds it.
+    pub(super) fn try_lock(&self) -> Option<tokio::sync::MutexGuard<'_, Work>> {
+        self.work.try_lock().ok()
+    }
+
+    pub(super) fn status(&self) -> Status {
+        self.status_cell().clone()
+    }
+
+    /// Shows others what the operation that holds the lock came to.
+    pub(super) fn show(&self, work: &Work) {
+        *self.status_cell() = work.status();
+    }
+
+    fn status_cell(&self) -> MutexGuard<'_, Status> {
+        self.status.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// When this SVID in this volume is to be renewed: the same after every restart (invariant 9).
+    pub(super) fn renew_at(&self, svid: &X509Svid) -> SystemTime {
+        let seed = format!("{} {}", self.id, svid.serial_hex());
+        RenewalPolicy::renew_at(svid.not_before(), svid.not_after(), seed.as_bytes())
+    }
+}
+
+// === impl Work ===
+
+impl Default for Work {
+    fn default() -> Self {
+        Self {
+            phase: Phase::New,
+            request: None,
+            spec: None,
+            device: None,
+            noswap: true,
+            protected: false,
+            svid: None,
+            bundles: None,
+            failures: 0,
+            last_error: None,
+        }
+    }
+}
+
+impl Work {
+    fn status(&self) -> Status {
+        Status {
+            live: self.phase == Phase::Live,
+            not_after: self.svid.as_ref().map(|svid| svid.x509.not_after()),
+            last_error: self.last_error.clone(),
+        }
+    }
+
+    pub(super) fn succeeded(&mut self) {
+        self.failures = 0;
+        self.last_error = None;
+    }
+
+    pub(super) fn failed(&mut self, at: SystemTime, class: Class, message: String) {
+        self.failures = self.failures.saturating_add(1);
+        self.last_error = Some(LastError { at, class: class.label().to_owned(), message });
+    }
+}
+
+// === impl Status ===
+
+impl Status {
+    pub(super) fn state(&self, now: SystemTime) -> VolumeState {
+        match (self.live, self.not_after) {
+            (false, _) => VolumeState::Pending,
+            (true, Some(end)) if end > now && self.last_error.is_none() => VolumeState::Live,
+            (true, Some(end)) if end > now => VolumeState::Failing,
+            (true, _) => VolumeState::Expired,
+        }
+    }
+
+    pub(super) fn remaining(&self, now: SystemTime) -> Option<Duration> {
+        Some(self.not_after?.duration_since(now).unwrap_or_default())
+    }
+}

@@ -1,0 +1,219 @@
+//! The CA's files: `tls.crt`, `tls.key` and, for an intermediate, `ca.crt`, as in a mounted
+//! Secret of type `kubernetes.io/tls`.
+
+use std::{
+    fs::{self, DirBuilder, File, Permissions},
+    io::{self, Read, Write},
+    os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt},
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime},
+};
+
+use zeroize::Zeroizing;
+
+use crate::{
+    id::TrustDomain,
+    pki::{Authority, AuthorityError, KeyAlgorithm, PkiError, PrivateKey},
+    sys::{lock::DirectoryLock, process},
+};
+
+const CERTIFICATE: &str = "tls.crt";
+const KEY: &str = "tls.key";
+const ROOTS: &str = "ca.crt";
+const MAX_FILE: u64 = 1 << 20;
+
+/// A CA that is made here lives this long: nobody is there to renew it.
+pub(super) const LIFETIME: Duration = Duration::from_secs(10 * 365 * 86_400);
+
+/// A directory that holds a CA.
+#[derive(Clone, Debug)]
+pub(super) struct CaDirectory {
+    path: PathBuf,
+    trust_domain: TrustDomain,
+}
+
+/// The files as they are on disk now, to tell whether they changed.
+#[derive(PartialEq, Eq)]
+pub(super) struct CaFiles {
+    certificate: String,
+    key: Zeroizing<String>,
+    roots: Option<String>,
+}
+
+/// Why a CA directory can't be used, and what to do about it.
+#[derive(Debug, thiserror::Error)]
+pub enum CaError {
+    /// There is no CA.
+    #[error("{0} holds no CA: put tls.crt and tls.key there, or pass --ca-create to make one")]
+    Missing(PathBuf),
+    /// One of the two files is missing.
+    #[error("{0} is missing although its counterpart is there: restore it, or move the other away")]
+    Incomplete(PathBuf),
+    /// The key can be read by others.
+    #[error("{path} has mode {mode:04o}: run `chmod 0600` on it (for a Secret set `defaultMode: 0400`)")]
+    Mode {
+        /// The key's file.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// The key belongs to somebody else.
+    #[error("{path} belongs to uid {owner}: it must belong to root or to the driver's own uid {own}")]
+    Owner {
+        /// The key's file.
+        path: PathBuf,
+        /// Whom it belongs to.
+        owner: u32,
+        /// Whom it should belong to.
+        own: u32,
+    },
+    /// It isn't a plain file, or it is far too large for what it should be.
+    #[error("{0} is not a plain file of at most 1 MiB")]
+    NotAFile(PathBuf),
+    /// What is in the files can't serve.
+    #[error("the CA in {path} can't be used: {source}")]
+    Unusable {
+        /// The CA directory.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: AuthorityError,
+    },
+    /// The CA could not be made.
+    #[error("making a CA in {path} failed: {source}")]
+    Create {
+        /// The CA directory.
+        path: PathBuf,
+        /// What went wrong.
+        source: PkiError,
+    },
+    /// The operating system refused.
+    #[error("{doing} {path}: {source}")]
+    Io {
+        /// What was tried.
+        doing: &'static str,
+        /// On which path.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
+// === impl CaDirectory ===
+
+impl CaDirectory {
+    pub(super) fn new(path: PathBuf, trust_domain: TrustDomain) -> Self {
+        Self { path, trust_domain }
+    }
+
+    /// Reads the files. Symlinks are followed; mode and owner are judged on what they lead to.
+    pub(super) fn read(&self) -> Result<CaFiles, CaError> {
+        let key = self.read_one(KEY, true)?;
+        let certificate = self.read_one(CERTIFICATE, false)?;
+        match (certificate, key) {
+            (None, None) => Err(CaError::Missing(self.path.clone())),
+            (None, Some(_)) => Err(CaError::Incomplete(self.path.join(CERTIFICATE))),
+            (Some(_), None) => Err(CaError::Incomplete(self.path.join(KEY))),
+            (Some(certificate), Some(key)) => Ok(CaFiles {
+                certificate: String::clone(&certificate),
+                key,
+                roots: self.read_one(ROOTS, false)?.map(|roots| String::clone(&roots)),
+            }),
+        }
+    }
+
+    /// Makes a CA of the files.
+    pub(super) fn load(&self, files: &CaFiles, now: SystemTime) -> Result<Authority, CaError> {
+        let CaFiles { certificate, key, roots } = files;
+        Authority::from_pem(&self.trust_domain, certificate, key, roots.as_deref(), now)
+            .map_err(|source| CaError::Unusable { path: self.path.clone(), source })
+    }
+
+    /// Makes a self-signed CA unless one is there. Of several processes that do so at once, one
+    /// makes it and the others find it.
+    pub(super) fn create_if_missing(&self, now: SystemTime) -> Result<(), CaError> {
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&self.path)
+            .map_err(|source| self.io("create", source))?;
+        let _lock =
+            DirectoryLock::wait(&self.path).map_err(|source| self.io("lock", source))?;
+        match self.read() {
+            Ok(_) => return Ok(()),
+            Err(CaError::Missing(_)) => {}
+            // The key of a CA whose making was interrupted: nothing can have been signed with it.
+            Err(CaError::Incomplete(path)) if path.ends_with(CERTIFICATE) => {}
+            Err(error) => return Err(error),
+        }
+        let failed = |source| CaError::Create { path: self.path.clone(), source };
+        let key = match self.read_one(KEY, true)? {
+            Some(pem) => PrivateKey::from_pem(&pem).map_err(failed)?,
+            None => PrivateKey::generate(KeyAlgorithm::EcdsaP256).map_err(failed)?,
+        };
+        let authority =
+            Authority::self_signed(&self.trust_domain, key, LIFETIME, now).map_err(failed)?;
+        // The key comes first: a certificate without it would look like a loss.
+        self.write(KEY, authority.key_pem().as_bytes(), 0o600)?;
+        self.write(CERTIFICATE, authority.certificate_pem().as_bytes(), 0o644)?;
+        File::open(&self.path)
+            .and_then(|directory| directory.sync_all())
+            .map_err(|source| self.io("write", source))
+    }
+
+    fn read_one(&self, name: &str, private: bool) -> Result<Option<Zeroizing<String>>, CaError> {
+        let path = self.path.join(name);
+        let io = |source| CaError::Io { doing: "read", path: path.clone(), source };
+        // A FIFO would block the open for ever.
+        match fs::metadata(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(io(error)),
+            Ok(metadata) if !metadata.is_file() => return Err(CaError::NotAFile(path)),
+            Ok(_) => {}
+        }
+        let file = File::open(&path).map_err(io)?;
+        let metadata = file.metadata().map_err(io)?;
+        if !metadata.is_file() || metadata.len() > MAX_FILE {
+            return Err(CaError::NotAFile(path));
+        }
+        if private {
+            let mode = metadata.permissions().mode() & 0o7777;
+            if mode & !0o600 != 0 {
+                return Err(CaError::Mode { path, mode });
+            }
+            let (owner, own) = (metadata.uid(), process::effective_uid());
+            if owner != 0 && owner != own {
+                return Err(CaError::Owner { path, owner, own });
+            }
+        }
+        // Sized once, so that growing leaves no copy of a key behind in freed memory.
+        let mut text = Zeroizing::new(String::with_capacity(metadata.len() as usize + 1));
+        file.take(MAX_FILE).read_to_string(&mut text).map_err(io)?;
+        Ok(Some(text))
+    }
+
+    fn write(&self, name: &str, content: &[u8], mode: u32) -> Result<(), CaError> {
+        let write = || {
+            let mut file = tempfile::Builder::new()
+                .prefix(".new-")
+                .permissions(Permissions::from_mode(mode))
+                .tempfile_in(&self.path)?;
+            file.write_all(content)?;
+            file.as_file().sync_all()?;
+            file.persist(self.path.join(name))?;
+            Ok(())
+        };
+        write().map_err(|source: io::Error| CaError::Io {
+            doing: "write",
+            path: self.path.join(name),
+            source,
+        })
+    }
+
+    fn io(&self, doing: &'static str, source: io::Error) -> CaError {
+        CaError::Io { doing, path: self.path.clone(), source }
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+}
