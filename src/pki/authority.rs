@@ -159,12 +159,22 @@ impl Authority {
         lifetime: Duration,
         now: SystemTime,
     ) -> Result<Self, AuthorityError> {
+        let key = PrivateKey::generate(algorithm).map_err(AuthorityError::Crypto)?;
+        Self::self_signed(trust_domain, key, lifetime, now)
+    }
+
+    /// The same for a key that is there already.
+    pub fn self_signed(
+        trust_domain: &TrustDomain,
+        key: PrivateKey,
+        lifetime: Duration,
+        now: SystemTime,
+    ) -> Result<Self, AuthorityError> {
         let out_of_range = AuthorityError::Lifetime { lifetime };
         if !(MIN_LIFETIME..=MAX_LIFETIME).contains(&lifetime) {
             return Err(out_of_range);
         }
         let validity = Profile::validity(now, lifetime, None).ok_or(out_of_range)?;
-        let key = PrivateKey::generate(algorithm).map_err(AuthorityError::Crypto)?;
         let certificate = Profile::authority(&key, trust_domain, validity)
             .and_then(|der| Certificate::from_der(&der))
             .map_err(AuthorityError::Crypto)?;

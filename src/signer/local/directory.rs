@@ -13,8 +13,8 @@ use zeroize::Zeroizing;
 
 use crate::{
     id::TrustDomain,
-    pki::{Authority, AuthorityError, KeyAlgorithm, PkiError, PrivateKey},
-    sys::{lock::DirectoryLock, process},
+    pki::{Authority, AuthorityError, KeyAlgorithm, PrivateKey},
+    sys::{DirLock, effective_uid},
 };
 
 const CERTIFICATE: &str = "tls.crt";
@@ -84,7 +84,7 @@ pub enum CaError {
         /// The CA directory.
         path: PathBuf,
         /// What went wrong.
-        source: PkiError,
+        source: AuthorityError,
     },
     /// The operating system refused.
     #[error("{doing} {path}: {source}")]
@@ -137,7 +137,7 @@ impl CaDirectory {
             .create(&self.path)
             .map_err(|source| self.io("create", source))?;
         let _lock =
-            DirectoryLock::wait(&self.path).map_err(|source| self.io("lock", source))?;
+            DirLock::acquire(&self.path).map_err(|source| self.io("lock", source))?;
         match self.read() {
             Ok(_) => return Ok(()),
             Err(CaError::Missing(_)) => {}
@@ -147,9 +147,10 @@ impl CaDirectory {
         }
         let failed = |source| CaError::Create { path: self.path.clone(), source };
         let key = match self.read_one(KEY, true)? {
-            Some(pem) => PrivateKey::from_pem(&pem).map_err(failed)?,
-            None => PrivateKey::generate(KeyAlgorithm::EcdsaP256).map_err(failed)?,
+            Some(pem) => PrivateKey::from_pem(&pem).map_err(AuthorityError::Key),
+            None => PrivateKey::generate(KeyAlgorithm::EcdsaP256).map_err(AuthorityError::Crypto),
         };
+        let key = key.map_err(failed)?;
         let authority =
             Authority::self_signed(&self.trust_domain, key, LIFETIME, now).map_err(failed)?;
         // The key comes first: a certificate without it would look like a loss.
@@ -180,7 +181,7 @@ impl CaDirectory {
             if mode & !0o600 != 0 {
                 return Err(CaError::Mode { path, mode });
             }
-            let (owner, own) = (metadata.uid(), process::effective_uid());
+            let (owner, own) = (metadata.uid(), effective_uid());
             if owner != 0 && owner != own {
                 return Err(CaError::Owner { path, owner, own });
             }

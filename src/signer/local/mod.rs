@@ -23,7 +23,7 @@ use crate::{
     class::Class,
     clock::Clock,
     id::TrustDomain,
-    pki::{Certificate, TrustBundle, X509Svid},
+    pki::{BundleError, Certificate, TrustBundle, X509Svid},
     trust::{BundleStore, RecoveredTrust, TrustBundles},
 };
 
@@ -86,7 +86,11 @@ impl LocalSigner {
             "CA opened"
         );
         let rollover = Rollover::new(authority, recovered.roots, propagation, now);
-        let bundle = bundle(&trust_domain, rollover.roots(), recovered.bundle.as_ref(), now);
+        let bundle = bundle(&trust_domain, rollover.roots(), recovered.bundle.as_ref(), now)
+            .map_err(|error| CaError::Unusable {
+                path: directory.path().to_owned(),
+                source: error.into(),
+            })?;
         let bundles = Arc::new(BundleStore::new(TrustBundles::own(bundle)));
         let state = State { rollover, files, broken: None, reload_failures: 0 };
         Ok(Self { directory, clock, bundles, state: Mutex::new(state) })
@@ -149,8 +153,10 @@ impl LocalSigner {
         }
         let current = self.bundles.current();
         let domain = current.own.trust_domain();
-        let next = bundle(domain, state.rollover.roots(), Some(&current.own), now);
-        self.bundles.publish_own(next);
+        match bundle(domain, state.rollover.roots(), Some(&current.own), now) {
+            Ok(next) => self.bundles.publish_own(next),
+            Err(error) => warn!(%error, "the bundle stays as it is"),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -165,7 +171,7 @@ fn bundle(
     roots: Vec<Certificate>,
     last: Option<&TrustBundle>,
     now: SystemTime,
-) -> TrustBundle {
+) -> Result<TrustBundle, BundleError> {
     let seconds = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     let sequence = match last {
         Some(last) if last.trust_domain() == domain && last.x509_authorities() == roots => {
@@ -174,9 +180,8 @@ fn bundle(
         Some(last) => seconds.max(last.sequence().unwrap_or(0) + 1),
         None => seconds,
     };
-    TrustBundle::of_roots(domain.clone(), roots)
-        .with_sequence(sequence)
-        .with_refresh_hint(REFRESH_HINT)
+    let bundle = TrustBundle::new(domain.clone(), roots)?;
+    Ok(bundle.with_sequence(Some(sequence)).with_refresh_hint(Some(REFRESH_HINT)))
 }
 
 #[async_trait]
