@@ -1,1 +1,32 @@
-//! (being written)
+//! The operating system: mounts, descriptors, atomic sets of files, sockets, locks.
+//!
+//! The only user of `nix`. Everything that touches a volume goes through directory descriptors,
+//! so that no symlink and no renamed directory can lead a write elsewhere.
+
+pub mod lock;
+pub mod namespace;
+pub mod selinux;
+pub mod socket;
+
+mod atomic_writer;
+mod current_set;
+mod file_set;
+mod kubelet_dir;
+mod mounter;
+mod mountinfo;
+mod recording_mounter;
+mod target;
+mod tree;
+mod volume_dir;
+
+pub use atomic_writer::AtomicWriter;
+pub use current_set::CurrentSet;
+pub use file_set::{FileSet, Ownership};
+pub use kubelet_dir::{KubeletDir, TargetError, TargetPath};
+pub use lock::DirLock;
+pub use mounter::{LinuxMounter, MountOutcome, Mounter, TmpfsOptions};
+pub use mountinfo::MountEntry;
+pub use namespace::in_private_mount_namespace;
+pub use recording_mounter::{MounterCall, RecordingMounter};
+pub use target::Target;
+pub use volume_dir::{Usage, VolumeDir};
