@@ -208,7 +208,10 @@ impl FromStr for Variable {
                 Some(key) => Ok(Self::NamespaceLabel(key.to_owned())),
                 None => Err(IdError::UnknownVariable {
                     name: name.to_owned(),
-                    nearest: nearest(name, KNOWN).unwrap_or(LABEL),
+                    nearest: match name.contains(':') {
+                        true => LABEL,
+                        false => nearest(name, KNOWN).unwrap_or(LABEL),
+                    },
                 }),
             },
         }

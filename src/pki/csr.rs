@@ -1,0 +1,210 @@
+//! Certificate signing requests (PKCS#10, RFC 2986) of the one shape that we sign.
+
+use rustls_pki_types::CertificateSigningRequestDer;
+
+use super::der::{
+    BIT_STRING, BOOLEAN, INTEGER, OCTET_STRING, OID, Reader, SEQUENCE, SET, bit_string, element,
+    sequence,
+};
+use super::profile::{SAN_OID, uri_san};
+use super::spki::Spki;
+use super::{KeyAlgorithm, PkiError, PrivateKey};
+use crate::class::Class;
+use crate::id::{IdError, SpiffeId};
+
+/// A CSR with an empty subject, one URI SAN and nothing else, whose signature is right. Cheap enough
+/// to clone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Csr {
+    der: CertificateSigningRequestDer<'static>,
+    spki: Vec<u8>,
+    id: SpiffeId,
+}
+
+/// Why a CSR is refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CsrError {
+    /// Not DER, or not a CSR.
+    #[error("not a PKCS#10 certificate request in DER")]
+    Malformed,
+    /// Whoever made it does not hold the key, or uses what we don't verify.
+    #[error(
+        "the request's signature is wrong or of an unsupported algorithm; use ECDSA P-256 or P-384, Ed25519, or RSA of 2048 bits or more"
+    )]
+    Signature,
+    /// A subject other than the empty one.
+    #[error("the request has a subject; leave it empty")]
+    Subject,
+    /// Anything but one extensionRequest.
+    #[error("the request must have exactly one attribute, extensionRequest")]
+    Attributes,
+    /// Anything but one subjectAltName.
+    #[error("the request must ask for exactly one extension, subjectAltName")]
+    Extensions,
+    /// Anything but one URI.
+    #[error("the request's subjectAltName must have exactly one name, the SPIFFE ID as a URI")]
+    Names,
+    /// The URI is no SPIFFE ID.
+    #[error("the request's URI is not a SPIFFE ID: {0}")]
+    Id(#[from] IdError),
+    /// The crypto library failed.
+    #[error("cannot make a certificate request: {0}")]
+    Create(#[from] PkiError),
+}
+
+/// pkcs-9-at-extensionRequest, 1.2.840.113549.1.9.14.
+const EXTENSION_REQUEST: [u8; 9] = [0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x09, 0x0e];
+const ATTRIBUTES: u8 = 0xa0;
+const URI: u8 = 0x86;
+
+// === impl Csr ===
+
+impl Csr {
+    /// Makes and signs a request: empty subject, one critical URI SAN.
+    pub fn create(key: &PrivateKey, id: &SpiffeId) -> Result<Self, CsrError> {
+        let extensions = sequence(&[&uri_san(id, true)]);
+        let attribute = sequence(&[
+            &element(OID, &[&EXTENSION_REQUEST]),
+            &element(SET, &[&extensions]),
+        ]);
+        let info = sequence(&[
+            &[INTEGER, 1, 0],
+            &[SEQUENCE, 0],
+            key.spki_der(),
+            &element(ATTRIBUTES, &[&attribute]),
+        ]);
+        let signature = key.sign(&info)?;
+        let der = sequence(&[
+            &info,
+            &sequence(&[key.signature_algorithm().as_ref()]),
+            &bit_string(&signature),
+        ]);
+        Ok(Self {
+            der: der.into(),
+            spki: key.spki_der().to_vec(),
+            id: id.clone(),
+        })
+    }
+
+    /// Reads a request and checks all of it: the signature, exactly the extensionRequest attribute,
+    /// an empty subject, exactly one URI SAN, nothing else.
+    pub fn parse(der: &[u8]) -> Result<Self, CsrError> {
+        let parts = Parts::read(der).ok_or(CsrError::Malformed)?;
+        let spki = Spki::parse(parts.spki).ok_or(CsrError::Malformed)?;
+        if !spki.verifies(parts.algorithm, parts.info, parts.signature) {
+            return Err(CsrError::Signature);
+        }
+        if !parts.subject.is_empty() {
+            return Err(CsrError::Subject);
+        }
+        let extensions = extension_request(parts.attributes).ok_or(CsrError::Attributes)?;
+        let names = subject_alt_name(extensions).ok_or(CsrError::Extensions)?;
+        let uri = only_uri(names).ok_or(CsrError::Names)?;
+        Ok(Self {
+            der: der.to_vec().into(),
+            spki: parts.spki.to_vec(),
+            id: uri.parse()?,
+        })
+    }
+
+    /// The DER.
+    pub fn der(&self) -> &[u8] {
+        &self.der
+    }
+
+    /// The public key: SubjectPublicKeyInfo DER.
+    pub fn spki_der(&self) -> &[u8] {
+        &self.spki
+    }
+
+    /// The SPIFFE ID that it asks for.
+    pub fn id(&self) -> &SpiffeId {
+        &self.id
+    }
+
+    /// The key's algorithm; `None` if it is not one that we make.
+    pub fn key_algorithm(&self) -> Option<KeyAlgorithm> {
+        Spki::parse(&self.spki)?.key_algorithm()
+    }
+}
+
+/// The parts of a CertificationRequest.
+struct Parts<'a> {
+    info: &'a [u8],
+    subject: Reader<'a>,
+    spki: &'a [u8],
+    attributes: Reader<'a>,
+    algorithm: &'a [u8],
+    signature: &'a [u8],
+}
+
+impl<'a> Parts<'a> {
+    fn read(der: &'a [u8]) -> Option<Self> {
+        let mut outer = Reader::new(der);
+        let mut request = outer.enter(SEQUENCE)?;
+        let info = request.expect(SEQUENCE)?;
+        let algorithm = request.expect(SEQUENCE)?.content;
+        let signature = request.clone().expect(BIT_STRING).and(request.bits())?;
+        let mut body = Reader::new(info.content);
+        let version = body.expect(INTEGER)?.content;
+        let subject = body.enter(SEQUENCE)?;
+        let spki = body.expect(SEQUENCE)?.raw;
+        let attributes = body.enter(ATTRIBUTES)?;
+        let whole = outer.is_empty() && request.is_empty() && body.is_empty() && version == [0];
+        whole.then_some(Self {
+            info: info.raw,
+            subject,
+            spki,
+            attributes,
+            algorithm,
+            signature,
+        })
+    }
+}
+
+/// The extensions of the one attribute.
+fn extension_request(mut attributes: Reader<'_>) -> Option<Reader<'_>> {
+    let mut attribute = attributes.enter(SEQUENCE)?;
+    let oid = attribute.expect(OID)?.content;
+    let mut values = attribute.enter(SET)?;
+    let extensions = values.enter(SEQUENCE)?;
+    let alone = attributes.is_empty() && attribute.is_empty() && values.is_empty();
+    (alone && oid == EXTENSION_REQUEST).then_some(extensions)
+}
+
+/// The names of the one extension.
+fn subject_alt_name(mut extensions: Reader<'_>) -> Option<Reader<'_>> {
+    let mut extension = extensions.enter(SEQUENCE)?;
+    let oid = extension.expect(OID)?.content;
+    let mut value = extension.next()?;
+    if value.tag == BOOLEAN {
+        if value.content != [0xff] {
+            return None;
+        }
+        value = extension.next()?;
+    }
+    let mut value = (value.tag == OCTET_STRING).then(|| Reader::new(value.content))?;
+    let names = value.enter(SEQUENCE)?;
+    let alone = extensions.is_empty() && extension.is_empty() && value.is_empty();
+    (alone && oid == SAN_OID).then_some(names)
+}
+
+fn only_uri(mut names: Reader<'_>) -> Option<&str> {
+    let uri = names.expect(URI)?.content;
+    names
+        .is_empty()
+        .then(|| std::str::from_utf8(uri).ok())
+        .flatten()
+}
+
+// === impl CsrError ===
+
+impl CsrError {
+    /// [`Class::Internal`] where making one failed, else [`Class::Invalid`].
+    pub fn class(&self) -> Class {
+        match self {
+            Self::Create(source) => source.class(),
+            _ => Class::Invalid,
+        }
+    }
+}

