@@ -14,7 +14,9 @@ fuzz_target!(|data: &[u8]| {
         assert!(read == bundle);
         assert_eq!(read.refresh_hint(), bundle.refresh_hint());
     }
-    let Ok(text) = std::str::from_utf8(data) else { return };
+    let Ok(text) = std::str::from_utf8(data) else {
+        return;
+    };
     if let Ok(bundle) = TrustBundle::from_pem(domain.clone(), text) {
         round_trip(&domain, &bundle);
     }
@@ -28,7 +30,10 @@ fn round_trip(domain: &TrustDomain, bundle: &TrustBundle) {
     let jwks = TrustBundle::from_jwks(domain.clone(), bundle.to_jwks().as_bytes());
     let jwks = jwks.expect("its own form");
     for read in [pem, jwks] {
-        let same = read.x509_authorities().iter().map(|authority| authority.der());
+        let same = read
+            .x509_authorities()
+            .iter()
+            .map(|authority| authority.der());
         assert!(same.eq(authorities.iter().map(|authority| authority.der())));
         assert!(authorities.iter().all(|authority| read.contains(authority)));
     }

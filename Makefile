@@ -1,0 +1,66 @@
+# What CI runs is what you run. Each target installs what it lacks (Debian, root) and is quick when
+# nothing is missing.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help demo test check bench fuzz setup setup-build setup-test setup-check clean
+
+DENY_VERSION := 0.20.2
+CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/svid-csi
+DENY_ROOT := $(CACHE)/cargo-deny-$(DENY_VERSION)
+DENY := $(DENY_ROOT)/bin/cargo-deny
+
+# How long a fuzz target runs in `make test` and in `make fuzz`, in seconds each.
+FUZZ_SECONDS ?= 5
+FUZZ_LONG_SECONDS ?= 600
+
+# Arguments for `cargo test`, for example ARGS='--test it sanity'.
+ARGS ?=
+
+# As root, tests run in a PID and a mount namespace of their own: when they end, however they do,
+# no process and no mount of theirs is left.
+ifeq ($(shell id -u),0)
+CONTAIN := unshare --mount --pid --fork --kill-child --mount-proc --
+endif
+
+help: ## show this
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: setup-build ## pods, rotation, a crash and mutual TLS on this machine, without a cluster
+	@cargo build --release --locked
+	@cargo run --release --locked --quiet -- demo $(ARGS)
+
+test: setup-test ## all tests, csi-sanity and a brief fuzz run
+	$(CONTAIN) cargo test --workspace --locked $(ARGS)
+	$(CONTAIN) fuzz/run $(FUZZ_SECONDS)
+
+check: setup-check ## format, lints, dependency rules
+	cargo fmt --all --check
+	cargo fmt --manifest-path fuzz/Cargo.toml --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	@cargo fetch --locked
+	$(DENY) --offline --locked check --hide-inclusion-graph bans licenses sources
+
+bench: setup-build ## measure; prints a table and writes bench-results/
+	cargo bench --locked --bench volumes -- $(ARGS)
+
+fuzz: setup-test ## fuzz for long: FUZZ_LONG_SECONDS each, TARGETS to choose
+	fuzz/run $(FUZZ_LONG_SECONDS) $(TARGETS)
+
+clean: ## remove everything that was built
+	cargo clean
+	rm -rf fuzz/target fuzz/corpus fuzz/artifacts bench-results
+
+setup: setup-test setup-check ## install whatever is missing
+
+setup-build:
+	@.ci/setup build
+
+setup-test:
+	@.ci/setup test
+
+setup-check: setup-build $(DENY)
+
+$(DENY):
+	cargo install --quiet --locked --version $(DENY_VERSION) --root $(DENY_ROOT) cargo-deny
