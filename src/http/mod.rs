@@ -36,15 +36,25 @@ pub async fn serve(
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
         .with_state(checks);
-    axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await
+    axum::serve(listener, router)
+        .with_graceful_shutdown(stop.cancelled_owned())
+        .await
 }
 
 async fn livez(State(checks): State<Arc<Checks>>) -> impl IntoResponse {
-    answer(spawn_blocking(move || (checks.live)()).await.unwrap_or_else(|e| Err(e.to_string())))
+    answer(
+        spawn_blocking(move || (checks.live)())
+            .await
+            .unwrap_or_else(|e| Err(e.to_string())),
+    )
 }
 
 async fn readyz(State(checks): State<Arc<Checks>>) -> impl IntoResponse {
-    answer(spawn_blocking(move || (checks.ready)()).await.unwrap_or_else(|e| Err(e.to_string())))
+    answer(
+        spawn_blocking(move || (checks.ready)())
+            .await
+            .unwrap_or_else(|e| Err(e.to_string())),
+    )
 }
 
 async fn metrics(State(checks): State<Arc<Checks>>) -> impl IntoResponse {

@@ -5,7 +5,7 @@ use std::{io, path::PathBuf};
 use crate::{
     class::Class,
     id::IdError,
-    pki::{PkiError, SvidError},
+    pki::{CsrError, PkiError, SvidError},
     signer::SignError,
     sys::TargetError,
     volume::{SpecError, VolumeId},
@@ -85,6 +85,9 @@ pub enum NodeError {
     /// A key or request could not be made.
     #[error(transparent)]
     Pki(#[from] PkiError),
+    /// A request could not be made.
+    #[error(transparent)]
+    Csr(#[from] CsrError),
     /// The operating system refused.
     #[error("{doing} {path}: {source}")]
     Io {
@@ -117,7 +120,9 @@ impl NodeError {
             | Self::Unknown { .. } => Class::NotReady,
             Self::Unpublishing(_) | Self::ShuttingDown | Self::SignTimeout(_) => Class::Unavailable,
             Self::Sign(error) => error.class(),
-            Self::Refused(_) | Self::Pki(_) | Self::Io { .. } | Self::Panicked => Class::Internal,
+            Self::Refused(_) | Self::Pki(_) | Self::Csr(_) | Self::Io { .. } | Self::Panicked => {
+                Class::Internal
+            }
         }
     }
 
@@ -127,7 +132,14 @@ impl NodeError {
         self.class() != Class::Unavailable
     }
 
-    pub(super) fn io(doing: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
-        move |source| Self::Io { doing, path: path.into(), source }
+    pub(super) fn io(
+        doing: &'static str,
+        path: impl Into<PathBuf>,
+    ) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Io {
+            doing,
+            path: path.into(),
+            source,
+        }
     }
 }

@@ -6,7 +6,9 @@ use std::{
 };
 
 use prometheus_client::{
-    encoding::{EncodeLabelSet, LabelValueEncoder, EncodeLabelValue, text},
+    encoding::{
+        EncodeLabel, EncodeLabelSet, EncodeLabelValue, LabelSetEncoder, LabelValueEncoder, text,
+    },
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram, info::Info},
     registry::{Registry, Unit},
 };
@@ -77,10 +79,12 @@ pub enum VolumeState {
 
 impl Default for Metrics {
     fn default() -> Self {
-        let fast = || Histogram::new([
-            0.000_5, 0.001, 0.001_5, 0.002, 0.003, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0,
-            2.5, 5.0, 10.0, 20.0,
-        ]);
+        let fast = || {
+            Histogram::new([
+                0.000_5, 0.001, 0.001_5, 0.002, 0.003, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5,
+                1.0, 2.5, 5.0, 10.0, 20.0,
+            ])
+        };
         let mut metrics = Self {
             registry: Registry::with_prefix("svid_csi"),
             publishes: Family::default(),
@@ -109,14 +113,22 @@ impl Default for Metrics {
 impl Metrics {
     fn register(&mut self) {
         let r = &mut self.registry;
-        r.register("publishes", "NodePublishVolume calls", self.publishes.clone());
+        r.register(
+            "publishes",
+            "NodePublishVolume calls",
+            self.publishes.clone(),
+        );
         r.register_with_unit(
             "publish_duration",
             "Duration of NodePublishVolume calls",
             Unit::Seconds,
             self.publish_seconds.clone(),
         );
-        r.register("unpublishes", "NodeUnpublishVolume calls", self.unpublishes.clone());
+        r.register(
+            "unpublishes",
+            "NodeUnpublishVolume calls",
+            self.unpublishes.clone(),
+        );
         r.register_with_unit(
             "unpublish_duration",
             "Duration of NodeUnpublishVolume calls",
@@ -137,7 +149,11 @@ impl Metrics {
             self.renewal_lag_seconds.clone(),
         );
         let rewrites = self.bundle_rewrites.clone();
-        r.register("bundle_rewrites", "Sets rewritten for a changed trust bundle", rewrites);
+        r.register(
+            "bundle_rewrites",
+            "Sets rewritten for a changed trust bundle",
+            rewrites,
+        );
         r.register("volumes", "Volumes by state", self.volumes.clone());
         r.register_with_unit(
             "nearest_svid_expiry",
@@ -152,7 +168,11 @@ impl Metrics {
             self.ca_expiry.clone(),
         );
         let failures = self.ca_reload_failures.clone();
-        r.register("ca_reload_failures", "Changed CA files that could not be used", failures);
+        r.register(
+            "ca_reload_failures",
+            "Changed CA files that could not be used",
+            failures,
+        );
         r.register(
             "mounts_without_noswap",
             "Volumes mounted without noswap, which the kernel refused",
@@ -195,7 +215,7 @@ impl Outcome {
 }
 
 impl EncodeLabelSet for Outcome {
-    fn encode(&self, encoder: &mut prometheus_client::encoding::LabelSetEncoder<'_>) -> std::fmt::Result {
+    fn encode(&self, encoder: &mut LabelSetEncoder<'_>) -> std::fmt::Result {
         let result = if self.0.is_none() { "ok" } else { "error" };
         let class = self.0.map_or("", Class::label);
         ("result", result).encode(encoder.encode_label())?;

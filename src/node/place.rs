@@ -1,13 +1,13 @@
 //! The mount under a target: made, found again, and taken away.
 
-use std::io;
+use std::{io, os::fd::AsFd};
 
 use tracing::warn;
 
 use super::NodeError;
-use crate::{
-    sys::{AtomicWriter, KubeletDir, MountEntry, Mounter, Ownership, Target, TargetPath,
-          TmpfsOptions, VolumeDir},
+use crate::sys::{
+    AtomicWriter, KubeletDir, MountEntry, Mounter, Ownership, Target, TargetPath, TmpfsOptions,
+    VolumeDir,
 };
 
 /// Room for four sets and a hundred federated bundles; what isn't used costs nothing.
@@ -54,7 +54,13 @@ impl Places {
             }
             let dir = open(&place).map_err(io("open"))?;
             let device = place.device().map_err(io("look at"))?;
-            return Ok(Mounted { dir, device, fresh: false, noswap: true, labelled: true });
+            return Ok(Mounted {
+                dir,
+                device,
+                fresh: false,
+                noswap: true,
+                labelled: true,
+            });
         }
         let options = TmpfsOptions {
             source: self.driver_name.clone(),
@@ -66,11 +72,18 @@ impl Places {
             rootcontext: self.rootcontext.clone(),
         };
         let mount = || {
-            let directory = place.open_path()?;
-            let outcome = self.mounter.mount_tmpfs(directory_fd(&directory), &options)?;
+            let directory = place.open_dir()?;
+            let outcome = self.mounter.mount_tmpfs(directory.as_fd(), &options)?;
             let dir = open(&place)?;
-            let (noswap, labelled) = (outcome.noswap, outcome.rootcontext);
-            Ok(Mounted { dir, device: place.device()?, fresh: true, noswap, labelled })
+            let labelled = outcome.rootcontext || options.rootcontext.is_none();
+            let noswap = outcome.noswap;
+            Ok(Mounted {
+                dir,
+                device: place.device()?,
+                fresh: true,
+                noswap,
+                labelled,
+            })
         };
         mount().map_err(|source| {
             if let Err(error) = self.take_away(&place, target, None) {
@@ -91,8 +104,14 @@ impl Places {
     }
 
     /// Whether the mount of this device is still the one on the target.
-    pub(super) fn holds(&self, target: &TargetPath, device: Option<u64>) -> Result<bool, NodeError> {
-        let Some(place) = self.place(target)? else { return Ok(false) };
+    pub(super) fn holds(
+        &self,
+        target: &TargetPath,
+        device: Option<u64>,
+    ) -> Result<bool, NodeError> {
+        let Some(place) = self.place(target)? else {
+            return Ok(false);
+        };
         match place.device() {
             Ok(found) => Ok(Some(found) == device),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
@@ -143,22 +162,24 @@ impl Places {
     }
 
     fn is_ours(&self, target: &TargetPath) -> Result<bool, NodeError> {
-        let mounts = self.mounter.mounts().map_err(NodeError::io("read", "mountinfo"))?;
+        let mounts = self
+            .mounter
+            .mounts()
+            .map_err(NodeError::io("read", "mountinfo"))?;
         // The last one is on top.
-        let top = mounts.iter().rev().find(|mount| mount.mount_point == target.path());
+        let top = mounts
+            .iter()
+            .rev()
+            .find(|mount| mount.mount_point == target.path());
         Ok(top.is_some_and(|mount| self.made(mount)))
     }
 
     /// Other drivers mount tmpfs under the same kind of path; ours has our name as its source.
     pub(super) fn made(&self, mount: &MountEntry) -> bool {
-        mount.fs_type == "tmpfs" && mount.source == self.driver_name
+        mount.is_tmpfs_of(&self.driver_name)
     }
 }
 
 fn open(place: &Target) -> io::Result<VolumeDir> {
     VolumeDir::open(place.open_dir()?)
-}
-
-fn directory_fd(fd: &std::os::fd::OwnedFd) -> std::os::fd::BorrowedFd<'_> {
-    std::os::fd::AsFd::as_fd(fd)
 }

@@ -39,7 +39,9 @@ impl Node {
     pub async fn publish(self: &Arc<Self>, request: PublishRequest) -> Result<(), NodeError> {
         let started = Instant::now();
         let node = self.clone();
-        let result = self.track(async move { node.publish_task(request).await }).await;
+        let result = self
+            .track(async move { node.publish_task(request).await })
+            .await;
         observe(&self.metrics.publish_seconds, started.elapsed());
         let outcome = Outcome::of(&result, NodeError::class);
         self.metrics.publishes.get_or_create(&outcome).inc();
@@ -48,8 +50,16 @@ impl Node {
 
     async fn publish_task(&self, publish: PublishRequest) -> Result<(), NodeError> {
         let target = self.places.kubelet.parse_target(&publish.target)?;
-        let PublishRequest { volume: id, context, mount_group, .. } = publish;
-        let request = VolumeRequest { context, mount_group };
+        let PublishRequest {
+            volume: id,
+            context,
+            mount_group,
+            ..
+        } = publish;
+        let request = VolumeRequest {
+            context,
+            mount_group,
+        };
         loop {
             let volume = self.table.claim(&id, &target)?;
             let work = volume.lock().await;
@@ -69,12 +79,18 @@ impl Node {
             if self.places.holds(&volume.target, work.device)? {
                 // The same request on a live volume is never an error, whatever its state.
                 let same = work.request.as_ref() == Some(&request);
-                return if same { Ok(()) } else { Err(NodeError::Changed(volume.id.clone())) };
+                return if same {
+                    Ok(())
+                } else {
+                    Err(NodeError::Changed(volume.id.clone()))
+                };
             }
             warn!(volume = %volume.id, "a live volume is no longer mounted; it is made anew");
             *work = Work::default();
         }
-        let Err(error) = self.establish(volume, &mut work, request).await else { return Ok(()) };
+        let Err(error) = self.establish(volume, &mut work, request).await else {
+            return Ok(());
+        };
         warn!(volume = %volume.id, class = error.class().label(), %error, "publish failed");
         if error.is_final() {
             self.undo(volume, &mut work);
@@ -94,9 +110,12 @@ impl Node {
     ) -> Result<(), NodeError> {
         let group = request.mount_group.as_deref();
         let spec = VolumeSpec::parse(&request.context, group, &self.trust_domain, &self.limits)?;
-        if spec.pod.uid != volume.target.pod_uid() {
+        if spec.pod.uid != volume.target.pod_uid {
             let target = volume.target.path().to_owned();
-            return Err(NodeError::OtherPod { target, uid: spec.pod.uid });
+            return Err(NodeError::OtherPod {
+                target,
+                uid: spec.pod.uid,
+            });
         }
         let id = self.identity(&spec)?;
         work.request = Some(request);
@@ -144,8 +163,15 @@ impl Node {
             writer.sweep().map_err(io("sweep"))?;
         }
         if !work.protected {
-            store::write_record(&mounted.dir, volume, work, RecordState::Pending, id)
-                .map_err(io("write the record of"))?;
+            store::write_record(
+                &mounted.dir,
+                volume,
+                work,
+                RecordState::Pending,
+                id,
+                &self.places.driver_name,
+            )
+            .map_err(io("write the record of"))?;
         }
         Ok(svid)
     }
@@ -158,7 +184,9 @@ impl Node {
         svid: Svid,
     ) -> Option<(Svid, Arc<TrustBundles>)> {
         let (now, bundles) = (self.clock.now(), self.issuer.bundles.current());
-        svid.x509.verify(id, svid.key.spki_der(), &bundles.own, now).ok()?;
+        svid.x509
+            .verify(id, svid.key.spki_der(), &bundles.own, now)
+            .ok()?;
         (now < volume.renew_at(&svid.x509)).then_some((svid, bundles))
     }
 

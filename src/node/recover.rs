@@ -10,7 +10,8 @@ use tokio::task::block_in_place;
 use tracing::{info, warn};
 
 use super::{
-    Node, NodeError, NodeGround, place::Places,
+    Node, NodeError, NodeGround,
+    place::Places,
     store,
     volume::{Phase, Svid, Volume, VolumeRequest, Work},
 };
@@ -37,15 +38,22 @@ pub struct Recovered {
 impl NodeGround {
     /// Reads every mount of ours. Changes nothing but leftovers of interrupted work.
     pub fn look_around(&self) -> Result<Recovered, NodeError> {
-        let mounts =
-            self.places.mounter.mounts().map_err(NodeError::io("read", "mountinfo"))?;
+        let mounts = self
+            .places
+            .mounter
+            .mounts()
+            .map_err(NodeError::io("read", "mountinfo"))?;
         let mut recovered = Recovered::default();
         // Mounts may be stacked.
         let mut targets: HashSet<TargetPath> = HashSet::new();
         for mount in mounts.iter().filter(|mount| self.places.made(mount)) {
-            let Some(path) = mount.mount_point.to_str() else { continue };
+            let Some(path) = mount.mount_point.to_str() else {
+                continue;
+            };
             // A mount of our name elsewhere, such as another mount of kubelet's directory.
-            let Ok(target) = self.places.kubelet.parse_target(path) else { continue };
+            let Ok(target) = self.places.kubelet.parse_target(path) else {
+                continue;
+            };
             targets.insert(target);
         }
         for target in targets {
@@ -69,10 +77,14 @@ impl NodeGround {
         let io = |doing| NodeError::io(doing, target.path());
         let dir = self.places.open(target)?;
         let writer = AtomicWriter::new(&dir);
-        let record = store::read_record(&dir).map_err(|error| error.to_string());
+        let record = store::read_record(&dir);
         let record = record.and_then(|record| {
-            let matches = record.target == target.relative() && record.pod.uid == target.pod_uid();
-            if matches { Ok(record) } else { Err("its record belongs to another path".to_owned()) }
+            let matches = record.target == target.relative() && record.pod.uid == target.pod_uid;
+            if matches {
+                Ok(record)
+            } else {
+                Err("its record belongs to another path".to_owned())
+            }
         });
         let set = writer.current().map_err(io("read the set of"))?;
         let record = match (record, &set) {
@@ -104,19 +116,18 @@ impl NodeGround {
         if record.state == RecordState::Live && set.is_some() {
             work.phase = Phase::Live;
         }
-        Ok(Some((Volume::with_work(record.volume_id, target.clone(), work), found)))
+        Ok(Some((
+            Volume::with_work(record.volume_id, target.clone(), work),
+            found,
+        )))
     }
 
     /// A volume's work as its record tells it. Settings may have changed since: that breaks no
     /// running pod.
     fn resume(&self, record: &VolumeRecord) -> Result<Work, crate::volume::SpecError> {
         let group = record.mount_group.as_deref();
-        let spec = VolumeSpec::parse_lenient(
-            &record.context,
-            group,
-            &self.trust_domain,
-            &self.limits,
-        )?;
+        let spec =
+            VolumeSpec::parse_lenient(&record.context, group, &self.trust_domain, &self.limits)?;
         let request = VolumeRequest {
             context: record.context.clone(),
             mount_group: record.mount_group.clone(),
@@ -153,7 +164,13 @@ impl Recovered {
     }
 
     fn note(&mut self, found: Found) {
-        let Found { bundle: Some(bundle), svid } = found else { return };
+        let Found {
+            bundle: Some(bundle),
+            svid,
+        } = found
+        else {
+            return;
+        };
         if let Some(Svid { x509, .. }) = svid
             && let Some(last) = x509.chain().last()
         {
@@ -163,7 +180,12 @@ impl Recovered {
                     continue;
                 }
                 let until = x509.not_after();
-                match self.trust.roots.iter_mut().find(|known| known.certificate == *root) {
+                match self
+                    .trust
+                    .roots
+                    .iter_mut()
+                    .find(|known| known.certificate == *root)
+                {
                     Some(known) => known.until = known.until.max(until),
                     None => {
                         let certificate = root.clone();
@@ -189,11 +211,16 @@ impl Node {
         let (mut live, mut pending, mut rewritten) = (0, 0, 0);
         for volume in recovered.volumes {
             let volume = Arc::new(volume);
-            let Some(mut work) = volume.try_lock() else { continue };
+            let Some(mut work) = volume.try_lock() else {
+                continue;
+            };
             if work.phase == Phase::Live {
                 live += 1;
                 rewritten += usize::from(self.refresh(&volume, &mut work));
-                let at = work.svid.as_ref().map_or(now, |svid| self.resume_at(&volume, svid, now));
+                let at = work
+                    .svid
+                    .as_ref()
+                    .map_or(now, |svid| self.resume_at(&volume, svid, now));
                 self.rotator.schedule(volume.id.clone(), at);
             } else {
                 pending += 1;
@@ -209,15 +236,23 @@ impl Node {
 
     /// Gives the set the current bundle if it has another. True if it was rewritten.
     fn refresh(&self, volume: &Volume, work: &mut Work) -> bool {
-        let (Some(spec), Some(svid)) = (&work.spec, work.svid.clone()) else { return false };
-        let Ok(id) = self.identity(spec) else { return false };
+        let (Some(spec), Some(svid)) = (&work.spec, work.svid.clone()) else {
+            return false;
+        };
+        let Ok(id) = self.identity(spec) else {
+            return false;
+        };
         let bundles = self.issuer.bundles.current();
         let expected = store::files(spec, &svid, &bundles);
         let holds = |dir: &VolumeDir| {
             let set = AtomicWriter::new(dir).current();
             matches!(set, Ok(Some(set)) if store::holds(&set, &expected))
         };
-        if self.places.open(&volume.target).is_ok_and(|dir| holds(&dir)) {
+        if self
+            .places
+            .open(&volume.target)
+            .is_ok_and(|dir| holds(&dir))
+        {
             work.bundles = Some(bundles);
             return false;
         }
@@ -239,9 +274,15 @@ impl Node {
         if at > now {
             return at;
         }
-        let left = svid.x509.not_after().duration_since(now).unwrap_or_default();
+        let left = svid
+            .x509
+            .not_after()
+            .duration_since(now)
+            .unwrap_or_default();
         let seed = format!("{} {}", volume.id, svid.x509.serial_hex());
-        now + SPREAD.min(left / 4).mul_f64(RenewalPolicy::fraction(seed.as_bytes()))
+        now + SPREAD
+            .min(left / 4)
+            .mul_f64(RenewalPolicy::fraction(seed.as_bytes()))
     }
 }
 
@@ -250,6 +291,9 @@ impl Node {
 impl Places {
     fn device(&self, target: &TargetPath) -> Result<u64, NodeError> {
         let io = || NodeError::io("look at", target.path());
-        self.kubelet.open_parent(target).and_then(|place| place.device()).map_err(io())
+        self.kubelet
+            .open_parent(target)
+            .and_then(|place| place.device())
+            .map_err(io())
     }
 }

@@ -107,9 +107,21 @@ impl RotatorHandle {
 /// The handle, and the task before it knows what to do with a volume that is due.
 pub(super) fn channel() -> (RotatorHandle, RotatorInbox) {
     let (sender, receiver) = mpsc::unbounded_channel();
-    let beat = Arc::new(Heartbeat { started: Instant::now(), millis: AtomicU64::new(0) });
-    let handle = RotatorHandle { commands: sender, beat: beat.clone() };
-    (handle, RotatorInbox { commands: receiver, beat })
+    let beat = Arc::new(Heartbeat {
+        started: Instant::now(),
+        millis: AtomicU64::new(0),
+    });
+    let handle = RotatorHandle {
+        commands: sender,
+        beat: beat.clone(),
+    };
+    (
+        handle,
+        RotatorInbox {
+            commands: receiver,
+            beat,
+        },
+    )
 }
 
 /// The receiving end, until the task starts.
@@ -155,7 +167,9 @@ impl<T: Tend> Rotator<T> {
         if self.running.len() >= CONCURRENCY {
             return LOOK;
         }
-        let Some((at, _)) = self.queue.first() else { return LOOK };
+        let Some((at, _)) = self.queue.first() else {
+            return LOOK;
+        };
         // A millisecond more than none, so that rounding can't spin.
         let left = at.duration_since(self.clock.now()).unwrap_or_default();
         (left + Duration::from_millis(1)).min(LOOK)
@@ -202,7 +216,9 @@ impl<T: Tend> Rotator<T> {
                 (error.id(), Some(self.clock.now() + LOOK))
             }
         };
-        let Some(volume) = self.running.remove(&id) else { return };
+        let Some(volume) = self.running.remove(&id) else {
+            return;
+        };
         let again = self.again.remove(&volume);
         match next {
             Some(_) if again => self.set(volume, self.clock.now()),
@@ -239,7 +255,10 @@ mod tests {
 
     impl TestClock {
         fn new() -> Arc<Self> {
-            Arc::new(Self { start: Instant::now(), offset: Mutex::new(Duration::ZERO) })
+            Arc::new(Self {
+                start: Instant::now(),
+                offset: Mutex::new(Duration::ZERO),
+            })
         }
 
         fn jump(&self, by: Duration) {
@@ -275,12 +294,18 @@ mod tests {
         async fn tend(&self, volume: VolumeId, _due: SystemTime) -> Option<SystemTime> {
             let now = self.clock.now();
             let seconds = now.duration_since(at(0)).unwrap().as_secs();
-            self.seen.lock().unwrap().push((volume.to_string(), seconds));
+            self.seen
+                .lock()
+                .unwrap()
+                .push((volume.to_string(), seconds));
             let running = self.at_once.fetch_add(1, Ordering::SeqCst) + 1;
             self.most_at_once.fetch_max(running, Ordering::SeqCst);
             sleep(self.takes).await;
             self.at_once.fetch_sub(1, Ordering::SeqCst);
-            assert!(volume.to_string() != "panics" || now > at(5), "as the test wants it");
+            assert!(
+                volume.to_string() != "panics" || now > at(5),
+                "as the test wants it"
+            );
             Some(now + self.every)
         }
     }
@@ -307,7 +332,9 @@ mod tests {
     }
 
     fn noted(list: &[(&str, u64)]) -> Vec<(String, u64)> {
-        list.iter().map(|(name, second)| (name.to_string(), *second)).collect()
+        list.iter()
+            .map(|(name, second)| (name.to_string(), *second))
+            .collect()
     }
 
     #[tokio::test(start_paused = true)]
@@ -358,7 +385,10 @@ mod tests {
         sleep(Duration::from_secs(3)).await;
         handle.tend_all();
         sleep(Duration::from_secs(60)).await;
-        assert_eq!(seen(&notes), noted(&[("running", 1), ("waiting", 3), ("running", 6)]));
+        assert_eq!(
+            seen(&notes),
+            noted(&[("running", 1), ("waiting", 3), ("running", 6)])
+        );
     }
 
     /// Invariant 9.
@@ -370,7 +400,10 @@ mod tests {
         }
         sleep(Duration::from_secs(60)).await;
         assert_eq!(seen(&notes).len(), 100);
-        assert_eq!(notes.most_at_once.load(Ordering::SeqCst), CONCURRENCY as u64);
+        assert_eq!(
+            notes.most_at_once.load(Ordering::SeqCst),
+            CONCURRENCY as u64
+        );
     }
 
     #[tokio::test(start_paused = true)]

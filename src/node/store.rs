@@ -11,17 +11,17 @@ use crate::{
     pki::{PrivateKey, TrustBundle, X509Svid, certificates_from_pem},
     sys::{AtomicWriter, CurrentSet, FileSet, VolumeDir},
     trust::TrustBundles,
-    volume::{FileNames, RecordError, RecordState, VolumeRecord, VolumeSpec},
+    volume::{FileNames, RECORD_FILE, RecordState, VolumeRecord, VolumeSpec},
 };
 
-const RECORD: &str = "record.json";
 /// Far above what either can become, far below what would hurt.
 const MAX_FILE: usize = 1 << 20;
 
 /// The files of a set.
 pub(super) fn files(spec: &VolumeSpec, svid: &Svid, bundles: &TrustBundles) -> FileSet {
     let key = svid.key.to_pem();
-    spec.files.file_set(&key, &svid.x509, &bundles.own, &bundles.federated)
+    spec.files
+        .file_set(&key, &svid.x509, &bundles.own, &bundles.federated)
 }
 
 /// Swaps a whole new set in (invariant 2); on failure the old one stands (invariant 3).
@@ -38,14 +38,17 @@ pub(super) fn write_set(
 /// The SVID of the set on the volume, if it is whole.
 pub(super) fn read_svid(set: &CurrentSet, names: &FileNames) -> Option<Svid> {
     let read = |name: &str| {
-        let bytes = Zeroizing::new(set.read(name, MAX_FILE).ok()?);
+        let bytes = set.read(name, MAX_FILE).ok()?;
         Some(Zeroizing::new(std::str::from_utf8(&bytes).ok()?.to_owned()))
     };
     let certificate = read(names.certificate.as_deref().or(names.combined.as_deref())?)?;
     let key = read(names.key.as_deref().or(names.combined.as_deref())?)?;
     let x509 = X509Svid::from_chain(certificates_from_pem(&certificate).ok()?).ok()?;
     let key = PrivateKey::from_pem(&key).ok()?;
-    (key.spki_der() == x509.leaf().spki_der()).then(|| Svid { x509, key: Arc::new(key) })
+    (key.spki_der() == x509.leaf().spki_der()).then(|| Svid {
+        x509,
+        key: Arc::new(key),
+    })
 }
 
 /// The own trust domain's bundle of the set on the volume.
@@ -57,12 +60,16 @@ pub(super) fn read_bundle(set: &CurrentSet, id: &SpiffeId) -> Option<TrustBundle
 /// Whether the set on the volume is, to the byte, the one it should be.
 pub(super) fn holds(set: &CurrentSet, expected: &FileSet) -> bool {
     expected.files.iter().all(|(name, content)| {
-        set.read(name, MAX_FILE).is_ok_and(|found| Zeroizing::new(found) == *content)
+        set.read(name, MAX_FILE)
+            .is_ok_and(|found| found == *content)
     })
 }
 
-pub(super) fn read_record(dir: &VolumeDir) -> Result<VolumeRecord, RecordError> {
-    VolumeRecord::from_json(&dir.read_private(RECORD, MAX_FILE).map_err(RecordError::Io)?)
+/// The volume's record; `Err` says why it can't be used.
+pub(super) fn read_record(dir: &VolumeDir) -> Result<VolumeRecord, String> {
+    let json = dir.read_private(RECORD_FILE, VolumeRecord::MAX_SIZE + 1);
+    let json = json.map_err(|error| format!("{RECORD_FILE}: {error}"))?;
+    VolumeRecord::from_json(&json).map_err(|error| error.to_string())
 }
 
 /// Writes the record that fits the volume's work.
@@ -72,6 +79,7 @@ pub(super) fn write_record(
     work: &Work,
     state: RecordState,
     id: &SpiffeId,
+    driver: &str,
 ) -> io::Result<()> {
     let (Some(request), Some(spec)) = (&work.request, &work.spec) else {
         return Err(io::Error::other("a volume without a request has no record"));
@@ -80,6 +88,7 @@ pub(super) fn write_record(
     let record = VolumeRecord {
         version: VolumeRecord::VERSION,
         state,
+        driver: driver.to_owned(),
         volume_id: volume.id.clone(),
         target: volume.target.relative().to_owned(),
         pod: spec.pod.clone(),
@@ -93,5 +102,5 @@ pub(super) fn write_record(
         last_error: work.last_error.clone(),
         noswap: work.noswap,
     };
-    dir.write_private(RECORD, record.to_json().as_bytes())
+    dir.write_private(RECORD_FILE, &record.to_json().map_err(io::Error::other)?)
 }

@@ -15,7 +15,11 @@ use super::{
     store,
     volume::{Phase, Svid, Volume, Work},
 };
-use crate::{id::SpiffeId, trust::TrustBundles, volume::{RecordState, VolumeId}};
+use crate::{
+    id::SpiffeId,
+    trust::TrustBundles,
+    volume::{RecordState, VolumeId},
+};
 
 // === impl Node ===
 
@@ -49,8 +53,7 @@ impl Node {
         let current = work.bundles.as_ref().is_some_and(|held| *held == bundles);
         let keep = work.svid.clone().filter(|svid| {
             // A bundle that doesn't know the SVID's CA must not stand beside it (invariant 2).
-            now < volume.renew_at(&svid.x509)
-                && (current || self.verifies(svid, id, &bundles, now))
+            now < volume.renew_at(&svid.x509) && (current || self.verifies(svid, id, &bundles, now))
         });
         match keep {
             Some(_) if current => Ok(()),
@@ -127,8 +130,15 @@ impl Node {
         work.svid = Some(svid);
         work.bundles = Some(bundles);
         work.succeeded();
-        store::write_record(&dir, volume, work, RecordState::Live, id)
-            .map_err(io("write the record of"))
+        store::write_record(
+            &dir,
+            volume,
+            work,
+            RecordState::Live,
+            id,
+            &self.places.driver_name,
+        )
+        .map_err(io("write the record of"))
     }
 
     pub(super) fn verifies(
@@ -138,7 +148,9 @@ impl Node {
         bundles: &TrustBundles,
         now: SystemTime,
     ) -> bool {
-        svid.x509.verify(id, svid.key.spki_der(), &bundles.own, now).is_ok()
+        svid.x509
+            .verify(id, svid.key.spki_der(), &bundles.own, now)
+            .is_ok()
     }
 
     /// Keeps the last good set, says what went wrong wherever someone may look, and tells when
@@ -153,7 +165,9 @@ impl Node {
         let (now, class) = (self.clock.now(), error.class());
         work.failed(now, class, error.to_string());
         let end = work.svid.as_ref().map(|svid| svid.x509.not_after());
-        let remaining = end.and_then(|end| end.duration_since(now).ok()).unwrap_or_default();
+        let remaining = end
+            .and_then(|end| end.duration_since(now).ok())
+            .unwrap_or_default();
         let delay = backoff::delay(class, work.failures, remaining, backoff::random());
         warn!(
             volume = %volume.id,
@@ -166,8 +180,15 @@ impl Node {
         );
         let record = || {
             let dir = self.places.open(&volume.target)?;
-            store::write_record(&dir, volume, work, RecordState::Live, id)
-                .map_err(NodeError::io("write the record of", volume.target.path()))
+            store::write_record(
+                &dir,
+                volume,
+                work,
+                RecordState::Live,
+                id,
+                &self.places.driver_name,
+            )
+            .map_err(NodeError::io("write the record of", volume.target.path()))
         };
         if let Err(error) = block_in_place(record) {
             warn!(volume = %volume.id, %error, "the failure could not be recorded");

@@ -23,7 +23,9 @@ impl Node {
     ) -> Result<(), NodeError> {
         let started = Instant::now();
         let node = self.clone();
-        let result = self.track(async move { node.unpublish_task(volume, &target).await }).await;
+        let result = self
+            .track(async move { node.unpublish_task(volume, &target).await })
+            .await;
         observe(&self.metrics.unpublish_seconds, started.elapsed());
         let outcome = Outcome::of(&result, NodeError::class);
         self.metrics.unpublishes.get_or_create(&outcome).inc();

@@ -93,7 +93,13 @@ impl Volume {
     pub(super) fn with_work(id: VolumeId, target: TargetPath, work: Work) -> Self {
         let status = Mutex::new(work.status());
         let (work, closing) = (tokio::sync::Mutex::new(work), CancellationToken::new());
-        Self { id, target, work, status, closing }
+        Self {
+            id,
+            target,
+            work,
+            status,
+            closing,
+        }
     }
 
     pub(super) async fn lock(&self) -> tokio::sync::MutexGuard<'_, Work> {
@@ -160,7 +166,11 @@ impl Work {
 
     pub(super) fn failed(&mut self, at: SystemTime, class: Class, message: String) {
         self.failures = self.failures.saturating_add(1);
-        self.last_error = Some(LastError { at, class: class.label().to_owned(), message });
+        self.last_error = Some(LastError {
+            at,
+            class: class.label().to_owned(),
+            message,
+        });
     }
 }
 

@@ -30,3 +30,8 @@ pub use namespace::in_private_mount_namespace;
 pub use recording_mounter::{MounterCall, RecordingMounter};
 pub use target::Target;
 pub use volume_dir::{Usage, VolumeDir};
+
+/// The uid that this process acts as.
+pub fn effective_uid() -> u32 {
+    nix::unistd::geteuid().as_raw()
+}

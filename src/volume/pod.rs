@@ -47,6 +47,13 @@ impl TryFrom<Unchecked> for PodInfo {
     }
 }
 
+/// `namespace/name`, as people write it.
+impl std::fmt::Display for PodInfo {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
 /// RFC 1123 label: 1 to 63 lowercase letters, digits and inner hyphens.
 pub(super) fn check_label(label: &str) -> Result<(), Reason> {
     let alphanumeric =

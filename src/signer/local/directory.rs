@@ -50,7 +50,9 @@ pub enum CaError {
     #[error("{0} is missing although its counterpart is there: restore it, or move the other away")]
     Incomplete(PathBuf),
     /// The key can be read by others.
-    #[error("{path} has mode {mode:04o}: run `chmod 0600` on it (for a Secret set `defaultMode: 0400`)")]
+    #[error(
+        "{path} has mode {mode:04o}: run `chmod 0600` on it (for a Secret set `defaultMode: 0400`)"
+    )]
     Mode {
         /// The key's file.
         path: PathBuf,
@@ -58,7 +60,9 @@ pub enum CaError {
         mode: u32,
     },
     /// The key belongs to somebody else.
-    #[error("{path} belongs to uid {owner}: it must belong to root or to the driver's own uid {own}")]
+    #[error(
+        "{path} belongs to uid {owner}: it must belong to root or to the driver's own uid {own}"
+    )]
     Owner {
         /// The key's file.
         path: PathBuf,
@@ -116,16 +120,26 @@ impl CaDirectory {
             (Some(certificate), Some(key)) => Ok(CaFiles {
                 certificate: String::clone(&certificate),
                 key,
-                roots: self.read_one(ROOTS, false)?.map(|roots| String::clone(&roots)),
+                roots: self
+                    .read_one(ROOTS, false)?
+                    .map(|roots| String::clone(&roots)),
             }),
         }
     }
 
     /// Makes a CA of the files.
     pub(super) fn load(&self, files: &CaFiles, now: SystemTime) -> Result<Authority, CaError> {
-        let CaFiles { certificate, key, roots } = files;
-        Authority::from_pem(&self.trust_domain, certificate, key, roots.as_deref(), now)
-            .map_err(|source| CaError::Unusable { path: self.path.clone(), source })
+        let CaFiles {
+            certificate,
+            key,
+            roots,
+        } = files;
+        Authority::from_pem(&self.trust_domain, certificate, key, roots.as_deref(), now).map_err(
+            |source| CaError::Unusable {
+                path: self.path.clone(),
+                source,
+            },
+        )
     }
 
     /// Makes a self-signed CA unless one is there. Of several processes that do so at once, one
@@ -136,8 +150,7 @@ impl CaDirectory {
             .mode(0o700)
             .create(&self.path)
             .map_err(|source| self.io("create", source))?;
-        let _lock =
-            DirLock::acquire(&self.path).map_err(|source| self.io("lock", source))?;
+        let _lock = DirLock::acquire(&self.path).map_err(|source| self.io("lock", source))?;
         match self.read() {
             Ok(_) => return Ok(()),
             Err(CaError::Missing(_)) => {}
@@ -145,7 +158,10 @@ impl CaDirectory {
             Err(CaError::Incomplete(path)) if path.ends_with(CERTIFICATE) => {}
             Err(error) => return Err(error),
         }
-        let failed = |source| CaError::Create { path: self.path.clone(), source };
+        let failed = |source| CaError::Create {
+            path: self.path.clone(),
+            source,
+        };
         let key = match self.read_one(KEY, true)? {
             Some(pem) => PrivateKey::from_pem(&pem).map_err(AuthorityError::Key),
             None => PrivateKey::generate(KeyAlgorithm::EcdsaP256).map_err(AuthorityError::Crypto),
@@ -163,7 +179,11 @@ impl CaDirectory {
 
     fn read_one(&self, name: &str, private: bool) -> Result<Option<Zeroizing<String>>, CaError> {
         let path = self.path.join(name);
-        let io = |source| CaError::Io { doing: "read", path: path.clone(), source };
+        let io = |source| CaError::Io {
+            doing: "read",
+            path: path.clone(),
+            source,
+        };
         // A FIFO would block the open for ever.
         match fs::metadata(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -211,7 +231,11 @@ impl CaDirectory {
     }
 
     fn io(&self, doing: &'static str, source: io::Error) -> CaError {
-        CaError::Io { doing, path: self.path.clone(), source }
+        CaError::Io {
+            doing,
+            path: self.path.clone(),
+            source,
+        }
     }
 
     pub(super) fn path(&self) -> &Path {
