@@ -32,7 +32,7 @@ use self::{
     issuer::Issuer,
     metrics::{Metrics, StateLabel, VolumeState},
     place::{Mounted, Places},
-    rotator::{Rotator, RotatorHandle, RotatorInbox},
+    rotator::{Rotator, RotatorHandle, RotatorInbox, Tend},
     table::VolumeTable,
 };
 use crate::{
@@ -163,7 +163,12 @@ impl Node {
     /// Starts to renew what is due and to follow the trust bundle. Ends only by
     /// [`Node::shut_down`] or a bug, and the caller must treat the latter as fatal.
     pub async fn start(self: Arc<Self>, inbox: RotatorInbox) {
-        let rotator = Rotator::new(inbox, self.clone(), self.clock.clone());
+        let node = self.clone();
+        let tend: Tend = Arc::new(move |volume, due| {
+            let node = node.clone();
+            Box::pin(async move { node.tend(volume, due).await })
+        });
+        let rotator = Rotator::new(inbox, tend, self.clock.clone());
         let follow = async {
             let mut bundles = self.issuer.bundles.subscribe();
             // Whatever changed since the volumes were taken over.

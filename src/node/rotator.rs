@@ -6,6 +6,7 @@
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
     future::Future,
+    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -27,15 +28,12 @@ const CONCURRENCY: usize = 32;
 /// The longest that the task sleeps.
 const LOOK: Duration = Duration::from_secs(10);
 
-/// Tends to one volume that was due at the given time, and says when it is due again.
-pub(super) trait Tend: Send + Sync + 'static {
-    /// `None`: the volume is gone.
-    fn tend(
-        &self,
-        volume: VolumeId,
-        due: SystemTime,
-    ) -> impl Future<Output = Option<SystemTime>> + Send;
-}
+/// Tends to one volume that was due at the given time, and says when it is due again; `None` if it
+/// is gone.
+pub(super) type Tend =
+    Arc<dyn Fn(VolumeId, SystemTime) -> BoxFuture<Option<SystemTime>> + Send + Sync>;
+
+type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 /// Tells the task what changed. Cheap to clone; never blocks.
 #[derive(Clone, Debug)]
@@ -45,8 +43,8 @@ pub(super) struct RotatorHandle {
 }
 
 /// The task.
-pub(super) struct Rotator<T> {
-    tend: Arc<T>,
+pub(super) struct Rotator {
+    tend: Tend,
     clock: Arc<dyn Clock>,
     commands: mpsc::UnboundedReceiver<Command>,
     beat: Arc<Heartbeat>,
@@ -131,8 +129,8 @@ pub struct RotatorInbox {
     beat: Arc<Heartbeat>,
 }
 
-impl<T: Tend> Rotator<T> {
-    pub(super) fn new(inbox: RotatorInbox, tend: Arc<T>, clock: Arc<dyn Clock>) -> Self {
+impl Rotator {
+    pub(super) fn new(inbox: RotatorInbox, tend: Tend, clock: Arc<dyn Clock>) -> Self {
         Self {
             tend,
             clock,
@@ -183,8 +181,7 @@ impl<T: Tend> Rotator<T> {
             && let Some((at, volume)) = self.queue.pop_first()
         {
             self.due.remove(&volume);
-            let (tend, name) = (self.tend.clone(), volume.clone());
-            let task = self.tasks.spawn(async move { tend.tend(name, at).await });
+            let task = self.tasks.spawn((self.tend)(volume.clone(), at));
             self.running.insert(task.id(), volume);
         }
     }
@@ -290,8 +287,8 @@ mod tests {
         most_at_once: AtomicU64,
     }
 
-    impl Tend for Notes {
-        async fn tend(&self, volume: VolumeId, _due: SystemTime) -> Option<SystemTime> {
+    impl Notes {
+        async fn tend(&self, volume: VolumeId) -> Option<SystemTime> {
             let now = self.clock.now();
             let seconds = now.duration_since(at(0)).unwrap().as_secs();
             self.seen
@@ -321,7 +318,12 @@ mod tests {
             most_at_once: AtomicU64::new(0),
         });
         let (handle, inbox) = channel();
-        let rotator = Rotator::new(inbox, notes.clone(), clock.clone());
+        let tender = notes.clone();
+        let tend: Tend = Arc::new(move |volume, _due| {
+            let notes = tender.clone();
+            Box::pin(async move { notes.tend(volume).await })
+        });
+        let rotator = Rotator::new(inbox, tend, clock.clone());
         let mut task = JoinSet::new();
         task.spawn(rotator.run(CancellationToken::new()));
         (handle, notes, clock, task)

@@ -11,7 +11,6 @@ use tracing::{info, warn};
 use super::{
     Node, NodeError, backoff,
     metrics::{Outcome, observe},
-    rotator::Tend,
     store,
     volume::{Phase, Svid, Volume, Work},
 };
@@ -23,8 +22,9 @@ use crate::{
 
 // === impl Node ===
 
-impl Tend for Node {
-    async fn tend(&self, id: VolumeId, due: SystemTime) -> Option<SystemTime> {
+impl Node {
+    /// Tends to a volume that was due then; when it is due again.
+    pub(super) async fn tend(&self, id: VolumeId, due: SystemTime) -> Option<SystemTime> {
         let volume = self.table.get(&id)?;
         let mut work = volume.lock().await;
         if work.phase != Phase::Live {
@@ -39,9 +39,7 @@ impl Tend for Node {
         volume.show(&work);
         next
     }
-}
 
-impl Node {
     async fn tend_locked(
         &self,
         volume: &Volume,

@@ -12,6 +12,7 @@ pub const RECORD_FILE: &str = "record.json";
 
 /// How much of a volume exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum RecordState {
     /// Its publish has not answered OK yet.
     Pending,

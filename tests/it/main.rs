@@ -4,8 +4,13 @@
     clippy::expect_used,
     clippy::unwrap_used,
     clippy::panic,
-    reason = "clippy knows test functions, but not the functions they call"
+    clippy::print_stdout,
+    missing_docs,
+    unreachable_pub,
+    reason = "tests are nobody's interface, and clippy knows test functions only by their attribute"
 )]
 
 mod layering;
+mod plugin;
 mod sanity;
+mod volume;

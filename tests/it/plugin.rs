@@ -20,8 +20,15 @@ use svid_csi_proto::csi::v1::{
     volume_capability::{AccessMode, AccessType, MountVolume, access_mode},
 };
 use tempfile::TempDir;
-use tokio::{net::UnixStream, process::{Child, Command}, time::{Instant, sleep}};
-use tonic::{Code, Status, transport::{Channel, Endpoint, Uri}};
+use tokio::{
+    net::UnixStream,
+    process::{Child, Command},
+    time::{Instant, sleep},
+};
+use tonic::{
+    Code, Status,
+    transport::{Channel, Endpoint, Uri},
+};
 use tower::service_fn;
 
 pub const DRIVER: &str = "csi.svid.dev";
@@ -50,8 +57,10 @@ pub struct Pod {
 /// Runs an async test in a mount namespace that ends with it.
 pub fn on_a_node<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send) {
     in_private_mount_namespace(|| {
-        let runtime =
-            tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build();
         runtime.unwrap().block_on(test());
     });
 }
@@ -75,7 +84,11 @@ impl Node {
     pub fn new(extra: &[&str]) -> Self {
         let root = tempfile::tempdir().unwrap();
         fs::create_dir_all(root.path().join("kubelet/plugins_registry")).unwrap();
-        Self { root, extra: extra.iter().map(ToString::to_string).collect(), child: None }
+        Self {
+            root,
+            extra: extra.iter().map(ToString::to_string).collect(),
+            child: None,
+        }
     }
 
     /// A node whose plugin runs.
@@ -102,7 +115,9 @@ impl Node {
     }
 
     pub fn registration_socket(&self) -> PathBuf {
-        self.kubelet().join("plugins_registry").join(format!("{DRIVER}-reg.sock"))
+        self.kubelet()
+            .join("plugins_registry")
+            .join(format!("{DRIVER}-reg.sock"))
     }
 
     /// What the plugin logged, in all its lives.
@@ -119,11 +134,27 @@ impl Node {
     }
 
     fn command(&self) -> Command {
-        let log = fs::File::options().create(true).append(true).open(self.path("log")).unwrap();
+        let log = fs::File::options()
+            .create(true)
+            .append(true)
+            .open(self.path("log"))
+            .unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_svid-csi"));
         command
-            .args(["node", "--node-name", "node-1", "--trust-domain", TRUST_DOMAIN])
-            .args(["--ca-create", "--http-listen", "127.0.0.1:0", "--log-format", "json"])
+            .args([
+                "node",
+                "--node-name",
+                "node-1",
+                "--trust-domain",
+                TRUST_DOMAIN,
+            ])
+            .args([
+                "--ca-create",
+                "--http-listen",
+                "127.0.0.1:0",
+                "--log-format",
+                "json",
+            ])
             .arg("--ca-dir")
             .arg(self.ca_dir())
             .arg("--kubelet-dir")
@@ -144,7 +175,10 @@ impl Node {
                 panic!("the plugin ended with {status}:\n{}", self.log());
             }
             let mut identity = IdentityClient::new(self.channel().await.ok()?);
-            identity.probe(svid_csi_proto::csi::v1::ProbeRequest {}).await.ok()
+            identity
+                .probe(svid_csi_proto::csi::v1::ProbeRequest {})
+                .await
+                .ok()
         })
         .await;
     }
@@ -181,7 +215,9 @@ impl Node {
     }
 
     pub fn is_running(&mut self) -> bool {
-        self.child.as_mut().is_some_and(|child| child.try_wait().unwrap().is_none())
+        self.child
+            .as_mut()
+            .is_some_and(|child| child.try_wait().unwrap().is_none())
     }
 
     pub async fn channel(&self) -> Result<Channel, tonic::transport::Error> {
@@ -203,7 +239,11 @@ impl Node {
     }
 
     pub async fn publish_raw(&self, request: NodePublishVolumeRequest) -> Result<(), Status> {
-        self.csi().await.node_publish_volume(request).await.map(|_| ())
+        self.csi()
+            .await
+            .node_publish_volume(request)
+            .await
+            .map(|_| ())
     }
 
     pub async fn unpublish(&self, pod: &Pod) -> Result<(), Status> {
@@ -211,11 +251,18 @@ impl Node {
             volume_id: pod.volume_id(),
             target_path: self.target(pod).display().to_string(),
         };
-        self.csi().await.node_unpublish_volume(request).await.map(|_| ())
+        self.csi()
+            .await
+            .node_unpublish_volume(request)
+            .await
+            .map(|_| ())
     }
 
     pub fn target(&self, pod: &Pod) -> PathBuf {
-        let volumes = format!("pods/{}/volumes/kubernetes.io~csi/{}/mount", pod.uid, pod.volume);
+        let volumes = format!(
+            "pods/{}/volumes/kubernetes.io~csi/{}/mount",
+            pod.uid, pod.volume
+        );
         self.kubelet().join(volumes)
     }
 
@@ -231,7 +278,9 @@ impl Node {
             readonly: true,
             volume_capability: Some(VolumeCapability {
                 access_type: Some(AccessType::Mount(mount)),
-                access_mode: Some(AccessMode { mode: access_mode::Mode::SingleNodeWriter.into() }),
+                access_mode: Some(AccessMode {
+                    mode: access_mode::Mode::SingleNodeWriter.into(),
+                }),
             }),
             volume_context: pod.context(),
             ..NodePublishVolumeRequest::default()
@@ -242,9 +291,14 @@ impl Node {
     pub fn mounts(&self) -> Vec<String> {
         let kubelet = self.kubelet().display().to_string();
         let text = fs::read_to_string("/proc/thread-self/mountinfo").unwrap();
-        let points = text.lines().filter(|line| line.contains(&format!(" - tmpfs {DRIVER} ")));
+        let points = text
+            .lines()
+            .filter(|line| line.contains(&format!(" - tmpfs {DRIVER} ")));
         let points = points.filter_map(|line| line.split(' ').nth(4));
-        points.filter(|point| point.starts_with(&kubelet)).map(ToOwned::to_owned).collect()
+        points
+            .filter(|point| point.starts_with(&kubelet))
+            .map(ToOwned::to_owned)
+            .collect()
     }
 
     pub fn record(&self, pod: &Pod) -> Option<serde_json::Value> {
@@ -282,12 +336,16 @@ impl Pod {
     /// With an attribute under the driver's prefix.
     #[must_use]
     pub fn with(mut self, key: &str, value: &str) -> Self {
-        self.attributes.push((format!("csi.svid.dev/{key}"), value.to_owned()));
+        self.attributes
+            .push((format!("csi.svid.dev/{key}"), value.to_owned()));
         self
     }
 
     pub fn id(&self) -> String {
-        format!("spiffe://{TRUST_DOMAIN}/ns/{}/sa/{}", self.namespace, self.service_account)
+        format!(
+            "spiffe://{TRUST_DOMAIN}/ns/{}/sa/{}",
+            self.namespace, self.service_account
+        )
     }
 
     pub fn volume_id(&self) -> String {
@@ -299,7 +357,10 @@ impl Pod {
             ("csi.storage.k8s.io/pod.name", self.name.as_str()),
             ("csi.storage.k8s.io/pod.namespace", self.namespace.as_str()),
             ("csi.storage.k8s.io/pod.uid", self.uid.as_str()),
-            ("csi.storage.k8s.io/serviceAccount.name", self.service_account.as_str()),
+            (
+                "csi.storage.k8s.io/serviceAccount.name",
+                self.service_account.as_str(),
+            ),
             ("csi.storage.k8s.io/ephemeral", "true"),
         ];
         let kubelet = kubelet.map(|(key, value)| (key.to_owned(), value.to_owned()));
@@ -317,7 +378,9 @@ pub async fn connect(path: &Path) -> Result<Channel, tonic::transport::Error> {
             Ok::<_, std::io::Error>(TokioIo::new(UnixStream::from_std(stream)?))
         }
     });
-    Endpoint::from_static("http://localhost").connect_with_connector(connector).await
+    Endpoint::from_static("http://localhost")
+        .connect_with_connector(connector)
+        .await
 }
 
 /// Asserts a gRPC code and that the message has every one of these parts.
@@ -326,6 +389,10 @@ pub fn assert_status(result: Result<(), Status>, code: Code, parts: &[&str]) {
     let status = result.expect_err("it should fail");
     assert_eq!(status.code(), code, "{}", status.message());
     for part in parts {
-        assert!(status.message().contains(part), "{part:?} is not in {:?}", status.message());
+        assert!(
+            status.message().contains(part),
+            "{part:?} is not in {:?}",
+            status.message()
+        );
     }
 }

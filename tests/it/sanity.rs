@@ -47,7 +47,6 @@ struct Case {
 
 /// Invariant 7, as csi-sanity sees it.
 #[test]
-#[ignore = "until `svid-csi node` exists"]
 fn csi_sanity_passes_with_nothing_skipped_but_controller_cases() {
     let tools = build_tools();
     in_private_mount_namespace(|| run(&tools));

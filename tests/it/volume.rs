@@ -1,6 +1,11 @@
 //! What a pod finds in its volume.
 
-use std::{fs, os::unix::fs::{MetadataExt, PermissionsExt}, path::Path, time::SystemTime};
+use std::{
+    fs,
+    os::unix::fs::{MetadataExt, PermissionsExt},
+    path::Path,
+    time::SystemTime,
+};
 
 use svid_csi::{
     id::{SpiffeId, TrustDomain},
@@ -33,8 +38,7 @@ impl Set {
         let svid = X509Svid::from_chain(chain).map_err(|e| e.to_string())?;
         let key = PrivateKey::from_pem(&read("tls.key")?).map_err(|e| e.to_string())?;
         let domain: TrustDomain = TRUST_DOMAIN.parse().map_err(|e| format!("{e}"))?;
-        let bundle =
-            TrustBundle::from_pem(domain, &read("ca.crt")?).map_err(|e| e.to_string())?;
+        let bundle = TrustBundle::from_pem(domain, &read("ca.crt")?).map_err(|e| e.to_string())?;
         Ok(Self { svid, key, bundle })
     }
 
@@ -44,7 +48,9 @@ impl Set {
         #[expect(clippy::disallowed_methods, reason = "a pod asks its machine's clock")]
         let now = SystemTime::now();
         let spki = self.key.spki_der();
-        self.svid.verify(&id, spki, &self.bundle, now).map_err(|e| e.to_string())
+        self.svid
+            .verify(&id, spki, &self.bundle, now)
+            .map_err(|e| e.to_string())
     }
 }
 
@@ -79,7 +85,10 @@ fn a_published_volume_has_the_whole_set() {
         let target = node.target(&pod);
         let set = checked(&node, &pod);
         assert_eq!(set.svid.chain().len(), 1);
-        assert_eq!(names(&target), ["bundle.json", "ca.crt", "tls.crt", "tls.key"]);
+        assert_eq!(
+            names(&target),
+            ["bundle.json", "ca.crt", "tls.crt", "tls.key"]
+        );
         let json = fs::read(target.join("bundle.json")).unwrap();
         let bundle = TrustBundle::from_jwks(TRUST_DOMAIN.parse().unwrap(), &json).unwrap();
         assert_eq!(bundle.x509_authorities(), set.bundle.x509_authorities());
@@ -90,7 +99,7 @@ fn a_published_volume_has_the_whole_set() {
         assert_eq!(mode(&target.join(".svid/record.json")), 0o600);
         let record = node.record(&pod).unwrap();
         assert_eq!(record["state"], "live", "{record}");
-        assert_eq!(record["spiffe_id"], pod.id());
+        assert_eq!(record["spiffeId"], pod.id());
         let key = fs::read_to_string(target.join("tls.key")).unwrap();
         let secret: String = key.lines().nth(1).unwrap().to_owned();
         assert!(!record.to_string().contains(&secret) && !node.log().contains(&secret));
@@ -105,11 +114,21 @@ fn layouts_and_file_names() {
         let node = Node::started(&[]).await;
         let layouts: [(&str, &[&str]); 4] = [
             ("tls", &["bundle.json", "ca.crt", "tls.crt", "tls.key"]),
-            ("spiffe-helper", &["bundle.json", "svid.pem", "svid_bundle.pem", "svid_key.pem"]),
-            ("certs.d", &["bundle.json", "ca.crt", "client.cert", "client.key"]),
+            (
+                "spiffe-helper",
+                &["bundle.json", "svid.pem", "svid_bundle.pem", "svid_key.pem"],
+            ),
+            (
+                "certs.d",
+                &["bundle.json", "ca.crt", "client.cert", "client.key"],
+            ),
             (
                 "pod-certificate",
-                &["bundle.json", "credential-bundle.private-key.pem", "example.org.x509.pem"],
+                &[
+                    "bundle.json",
+                    "credential-bundle.private-key.pem",
+                    "example.org.x509.pem",
+                ],
             ),
         ];
         for (n, (layout, files)) in layouts.into_iter().enumerate() {
@@ -137,18 +156,31 @@ fn ownership_and_modes() {
     on_a_node(async || {
         let node = Node::started(&[]).await;
         // attributes, fsGroup, then: uid, gid, directory's mode, files' mode
-        type Case<'a> = (&'a [(&'a str, &'a str)], Option<&'a str>, u32, u32, u32, u32);
+        type Case<'a> = (
+            &'a [(&'a str, &'a str)],
+            Option<&'a str>,
+            u32,
+            u32,
+            u32,
+            u32,
+        );
         let cases: [Case<'_>; 7] = [
             (&[], None, 0, 0, 0o755, 0o444),
             (&[], Some("2000"), 0, 2000, 0o750, 0o440),
             (&[("uid", "1000")], None, 1000, 0, 0o700, 0o400),
             (&[("gid", "3000")], Some("2000"), 0, 3000, 0o750, 0o440),
-            (&[("uid", "1000"), ("gid", "3000")], None, 1000, 3000, 0o750, 0o440),
+            (
+                &[("uid", "1000"), ("gid", "3000")],
+                None,
+                1000,
+                3000,
+                0o750,
+                0o440,
+            ),
             (&[("mode", "0400")], Some("2000"), 0, 2000, 0o700, 0o400),
             (&[("mode", "444"), ("uid", "7")], None, 7, 0, 0o755, 0o444),
         ];
-        for (n, (attributes, group, uid, gid, dir_mode, file_mode)) in
-            cases.into_iter().enumerate()
+        for (n, (attributes, group, uid, gid, dir_mode, file_mode)) in cases.into_iter().enumerate()
         {
             let mut pod = Pod::new(n);
             for (key, value) in attributes {
@@ -157,12 +189,19 @@ fn ownership_and_modes() {
             pod.fs_group = group.map(ToOwned::to_owned);
             node.publish(&pod).await.unwrap();
             let target = node.target(&pod);
-            for (path, expected) in [(target.clone(), dir_mode), (target.join("..data"), dir_mode),
-                (target.join("tls.key"), file_mode), (target.join("tls.crt"), file_mode)]
-            {
+            for (path, expected) in [
+                (target.clone(), dir_mode),
+                (target.join("..data"), dir_mode),
+                (target.join("tls.key"), file_mode),
+                (target.join("tls.crt"), file_mode),
+            ] {
                 let metadata = fs::metadata(&path).unwrap();
                 let found = (metadata.uid(), metadata.gid(), mode(&path));
-                assert_eq!(found, (uid, gid, expected), "{attributes:?} {group:?} {path:?}");
+                assert_eq!(
+                    found,
+                    (uid, gid, expected),
+                    "{attributes:?} {group:?} {path:?}"
+                );
             }
             assert_eq!(fs::metadata(target.join(".svid")).unwrap().uid(), 0);
         }
@@ -173,7 +212,13 @@ fn ownership_and_modes() {
 fn key_algorithms() {
     on_a_node(async || {
         let node = Node::started(&[]).await;
-        let all = ["ecdsa-p256", "ecdsa-p384", "ed25519", "rsa-2048", "rsa-4096"];
+        let all = [
+            "ecdsa-p256",
+            "ecdsa-p384",
+            "ed25519",
+            "rsa-2048",
+            "rsa-4096",
+        ];
         for (n, algorithm) in all.into_iter().enumerate() {
             let pod = Pod::new(n).with("key-algorithm", algorithm);
             node.publish(&pod).await.unwrap();
