@@ -320,9 +320,9 @@ impl Parsed {
             serial_hex: hex(serial),
             not_before: at(parsed.validity().not_before)?,
             not_after: at(parsed.validity().not_after)?,
-            subject: parsed.subject().to_string(),
+            subject: printable(&parsed.subject().to_string()),
             subject_der: parsed.subject().as_raw().to_vec(),
-            issuer: parsed.issuer().to_string(),
+            issuer: printable(&parsed.issuer().to_string()),
             issuer_der: parsed.issuer().as_raw().to_vec(),
             subject_key_id: None,
             basic_constraints: None,
@@ -377,7 +377,8 @@ impl Parsed {
                 ];
                 let mut purposes: Vec<String> = named
                     .into_iter()
-                    .filter_map(|(set, name)| set.then(|| name.to_owned()))
+                    .filter(|(set, _)| *set)
+                    .map(|(_, name)| name.to_owned())
                     .collect();
                 purposes.extend(usage.other.iter().map(ToString::to_string));
                 self.extended_key_usage = Some(ExtendedKeyUsage {
@@ -404,6 +405,13 @@ impl Parsed {
         }
         Ok(())
     }
+}
+
+/// A name comes from a stranger and goes to terminals and logs.
+fn printable(name: &str) -> String {
+    name.chars()
+        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
+        .collect()
 }
 
 // === impl KeyUsage ===
