@@ -81,6 +81,8 @@ const KEY_USAGES: [&str; 9] = [
     "decipherOnly",
 ];
 const LABEL: &str = "CERTIFICATE";
+/// Far beyond any real one; bounds the work that a hostile one makes.
+const MAX_DER: usize = 64 * 1024;
 
 // === impl Certificate ===
 
@@ -282,6 +284,9 @@ impl fmt::Debug for Certificate {
 
 impl Parsed {
     fn read(der: &[u8]) -> Result<Self, &'static str> {
+        if der.len() > MAX_DER {
+            return Err("it is larger than 64 KiB");
+        }
         // The strict reader first: it refuses BER that the parser would let pass.
         let mut outer = Reader::new(der);
         let mut body = outer.enter(SEQUENCE).ok_or("it is not DER")?;

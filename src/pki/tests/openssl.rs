@@ -214,3 +214,38 @@ fn a_ca_of_openssl_with_an_awkward_name_signs_what_openssl_verifies() {
         openssl(path, "verify -CAfile root.pem -untrusted svid.pem svid.pem");
     }
 }
+
+// Other people's roots: keys that we don't make, no keyUsage.
+#[test]
+fn roots_of_openssl_enter_a_bundle() {
+    let configuration = "[req]\nprompt=no\ndistinguished_name=dn\nx509_extensions=ca\n[dn]\nCN=root\n[ca]\nbasicConstraints=CA:TRUE\n";
+    let directory = directory(&[("c", configuration)]);
+    let path = directory.path();
+    for (key, algorithm) in [
+        ("ec -pkeyopt ec_paramgen_curve:P-521", "ecdsa-p521"),
+        ("rsa:3072", "rsa-3072"),
+        ("ed25519", "ed25519"),
+    ] {
+        openssl(
+            path,
+            &format!("req -x509 -newkey {key} -nodes -keyout k -out root.pem -config c"),
+        );
+        let text = std::fs::read_to_string(path.join("root.pem")).unwrap();
+        let bundle = TrustBundle::from_pem(td(), &text).unwrap();
+        let root = &bundle.x509_authorities()[0];
+        assert_eq!(root.public_key_algorithm(), algorithm);
+        assert!(root.is_self_signed());
+        assert_eq!(bundle.to_pem(), text);
+        let back = TrustBundle::from_jwks(td(), bundle.to_jwks().as_bytes()).unwrap();
+        assert_eq!(back, bundle);
+    }
+    openssl(
+        path,
+        "req -x509 -newkey ed448 -nodes -keyout k -out root.pem -config c",
+    );
+    let text = std::fs::read_to_string(path.join("root.pem")).unwrap();
+    assert!(matches!(
+        TrustBundle::from_pem(td(), &text),
+        Err(BundleError::Key { index: 1, .. })
+    ));
+}

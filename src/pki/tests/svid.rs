@@ -391,6 +391,30 @@ fn debug_shows_neither_key_nor_der() {
     assert!(format!("{authority:?}").len() < 400);
 }
 
+#[test]
+fn all_of_it_can_be_shared_between_threads() {
+    fn shared<T: Send + Sync + 'static>() {}
+    shared::<Authority>();
+    shared::<Certificate>();
+    shared::<Csr>();
+    shared::<PrivateKey>();
+    shared::<TrustBundle>();
+    shared::<X509Svid>();
+}
+
+#[test]
+fn monstrous_certificates_are_refused() {
+    let mut params = leaf_params();
+    params
+        .custom_extensions
+        .push(CustomExtension::from_oid_content(
+            &[1, 2, 3],
+            vec![0; 70_000],
+        ));
+    let made = params.self_signed(&KeyPair::generate().unwrap()).unwrap();
+    assert!(Certificate::from_der(made.der()).is_err());
+}
+
 proptest! {
     #[test]
     fn hostile_der_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
