@@ -35,11 +35,11 @@ fn record() -> VolumeRecord {
         not_before: Some(at(1_800_000_000)),
         not_after: Some(at(1_800_003_600)),
         renew_at: Some(at(1_800_002_000) + Duration::from_nanos(123_456_789)),
-        last_error: Some(LastError {
-            at: at(1_800_001_000),
-            class: Class::Unavailable.label().into(),
-            message: "the CA is away".into(),
-        }),
+        last_error: Some(LastError::new(
+            at(1_800_001_000),
+            Class::Unavailable,
+            "the CA is away",
+        )),
         noswap: true,
     }
 }
@@ -131,6 +131,27 @@ fn what_is_corrupt_is_an_error() {
     let error = VolumeRecord::from_json(&vec![b' '; VolumeRecord::MAX_SIZE + 1]).unwrap_err();
     assert!(matches!(error, RecordError::TooLarge(_)));
     VolumeRecord::from_json("[".repeat(100_000).as_bytes()).unwrap_err();
+}
+
+#[test]
+fn what_could_not_be_read_again_is_not_written() {
+    // Invariant 4.
+    let mut record = record();
+    record.last_error = Some(LastError::new(
+        at(0),
+        Class::Internal,
+        &"\u{1}".repeat(100_000),
+    ));
+    let largest = "\u{1}".repeat(32 << 10);
+    record.context = [("example.com/x".to_owned(), largest)]
+        .into_iter()
+        .collect();
+    VolumeRecord::from_json(&record.to_json().unwrap()).unwrap();
+    let too_large = "x".repeat(VolumeRecord::MAX_SIZE);
+    record.context = [("example.com/x".to_owned(), too_large)]
+        .into_iter()
+        .collect();
+    assert!(matches!(record.to_json(), Err(RecordError::TooLarge(_))));
 }
 
 #[test]

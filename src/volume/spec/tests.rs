@@ -181,6 +181,13 @@ fn an_fs_group_is_the_group_unless_an_attribute_is() {
 }
 
 #[test]
+fn a_context_that_no_record_could_hold_is_refused() {
+    parse_pairs(&[("example.com/x", &"x".repeat(30 << 10))]).unwrap();
+    let error = parse_pairs(&[("example.com/x", &"x".repeat(40 << 10))]).unwrap_err();
+    assert!(matches!(error, SpecError::TooLarge { .. }));
+}
+
+#[test]
 fn messages_show_little_of_a_value_and_nothing_unescaped() {
     let error = parse_one("ttl", &format!("\u{1b}[2J{}", "x".repeat(5000))).unwrap_err();
     let text = error.to_string();
