@@ -4,12 +4,10 @@
 /// first of equals. `None` only if `known` is empty. The cost is bounded: only the first 64
 /// characters are compared.
 pub fn nearest<'k>(word: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
-    known
-        .into_iter()
-        .min_by_key(|candidate| {
-            let abbreviated = word.len() >= 3 && candidate.starts_with(word);
-            (!abbreviated, distance(word, candidate))
-        })
+    known.into_iter().min_by_key(|candidate| {
+        let abbreviated = word.len() >= 3 && candidate.starts_with(word);
+        (!abbreviated, distance(word, candidate))
+    })
 }
 
 /// Levenshtein distance of the first 64 characters.
@@ -53,7 +51,10 @@ mod tests {
     #[test]
     fn the_closest_word_is_chosen() {
         assert_eq!(nearest("tl", ["layout", "ttl", "mode"]), Some("ttl"));
-        assert_eq!(nearest("key-algo", ["key-file", "key-algorithm"]), Some("key-algorithm"));
+        assert_eq!(
+            nearest("key-algo", ["key-file", "key-algorithm"]),
+            Some("key-algorithm")
+        );
         assert_eq!(nearest("x", []), None);
     }
 }

@@ -95,7 +95,7 @@ impl Node {
         if error.is_final() {
             self.undo(volume, &mut work);
         } else {
-            work.failed(self.clock.now(), error.class(), error.to_string());
+            work.failed(self.clock.now(), error.class(), &error.to_string());
             volume.show(&work);
         }
         Err(error)

@@ -161,7 +161,7 @@ impl Node {
         error: &NodeError,
     ) -> SystemTime {
         let (now, class) = (self.clock.now(), error.class());
-        work.failed(now, class, error.to_string());
+        work.failed(now, class, &error.to_string());
         let end = work.svid.as_ref().map(|svid| svid.x509.not_after());
         let remaining = end
             .and_then(|end| end.duration_since(now).ok())

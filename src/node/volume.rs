@@ -164,13 +164,9 @@ impl Work {
         self.last_error = None;
     }
 
-    pub(super) fn failed(&mut self, at: SystemTime, class: Class, message: String) {
+    pub(super) fn failed(&mut self, at: SystemTime, class: Class, message: &str) {
         self.failures = self.failures.saturating_add(1);
-        self.last_error = Some(LastError {
-            at,
-            class: class.label().to_owned(),
-            message,
-        });
+        self.last_error = Some(LastError::new(at, class, message));
     }
 }
 

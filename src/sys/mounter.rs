@@ -75,7 +75,8 @@ static NOSWAP_REFUSED: AtomicBool = AtomicBool::new(false);
 // === impl TmpfsOptions ===
 
 impl TmpfsOptions {
-    /// The limits of every volume (DESIGN.md §4), root-owned and 0755.
+    /// Root-owned and 0755, with room for four sets and a hundred federated bundles (DESIGN.md §4);
+    /// what isn't used costs nothing.
     pub fn new(source: impl Into<String>) -> Self {
         Self {
             source: source.into(),

@@ -66,7 +66,7 @@ fn the_format_is_fixed() {
     let json = String::from_utf8(record().to_json().unwrap()).unwrap();
     for line in [
         r#""version": 1,"#,
-        r#""state": "Live","#,
+        r#""state": "live","#,
         r#""driver": "csi.svid.dev","#,
         r#""volumeId": "csi-0f","#,
         r#""target": "pods/u/volumes/kubernetes.io~csi/svid/mount","#,
