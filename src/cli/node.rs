@@ -55,7 +55,7 @@ Exit status: 0 after SIGTERM or SIGINT, 64 for a setting that can't be used, 1 f
 
 /// Arguments of `svid-csi node`.
 #[derive(Debug, Args)]
-#[command(after_help = EXAMPLES)]
+#[command(after_help = EXAMPLES, args_override_self = true)]
 pub(super) struct NodeArgs {
     /// Name of the CSI driver; also the source of every mount
     #[arg(long, env = "SVID_CSI_DRIVER_NAME", default_value = "csi.svid.dev")]
@@ -267,17 +267,16 @@ async fn serve(settings: Settings) -> Result<()> {
 
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let plugin_dir = server.csi_socket.parent().unwrap_or(Path::new("/"));
-    make_dir(plugin_dir)?;
-    make_dir(&server.registration_dir)?;
-    let _lock = lock(plugin_dir).await?;
     let kubelet = KubeletDir::open(&kubelet_dir).map_err(|error| {
         UsageError::new(
             "--kubelet-dir",
             format!("{}: {error}", kubelet_dir.display()),
         )
     })?;
-
+    let plugin_dir = server.csi_socket.parent().unwrap_or(Path::new("/"));
+    make_dir(plugin_dir)?;
+    make_dir(&server.registration_dir)?;
+    let _lock = lock(plugin_dir).await?;
     // The order is what keeps the volumes: look at what is there, know whom they trust, give
     // every set the current bundle, and only then answer kubelet.
     let ground = NodeGround::new(
@@ -299,6 +298,7 @@ async fn serve(settings: Settings) -> Result<()> {
     let http_listener = TcpListener::bind(http_listen)
         .await
         .with_context(|| format!("--http-listen {http_listen}"))?;
+    let http_address = http_listener.local_addr()?;
     let health = SocketHealth::default();
     let server = Server::bind(server, node.clone(), health.clone())?;
     let checks = Arc::new(Checks {
@@ -343,7 +343,7 @@ async fn serve(settings: Settings) -> Result<()> {
     });
     info!(
         version = env!("CARGO_PKG_VERSION"),
-        http = %http_listen,
+        http = %http_address,
         took_ms = started.elapsed().as_millis() as u64,
         "ready"
     );

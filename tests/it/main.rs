@@ -11,7 +11,11 @@
 )]
 
 mod bad_requests;
+mod calls;
 mod layering;
+mod local_ca;
 mod plugin;
+mod process;
+mod recovery;
 mod sanity;
 mod volume;
