@@ -1,0 +1,157 @@
+//! What the driver remembers about a volume, in the volume itself.
+
+use std::time::SystemTime;
+
+use serde::{Deserialize, Serialize};
+
+use super::{context::VolumeContext, id::VolumeId, pod::PodInfo, timestamp};
+use crate::{class::Class, id::SpiffeId};
+
+/// The record's name in the volume's private directory.
+pub const RECORD_FILE: &str = "record.json";
+
+/// How much of a volume exists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RecordState {
+    /// Its publish has not answered OK yet.
+    Pending,
+    /// The pod has it.
+    Live,
+}
+
+/// `.svid/record.json`. Container root can read it, so it holds nothing that the pod may not see:
+/// never a key or a token.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct VolumeRecord {
+    /// The format; [`VolumeRecord::VERSION`].
+    pub version: u32,
+    /// How much of the volume exists.
+    pub state: RecordState,
+    /// The name of the driver that wrote it.
+    pub driver: String,
+    /// Kubelet's name for the volume.
+    pub volume_id: VolumeId,
+    /// The target beneath kubelet's directory (`pods/…`), which must be where the record is found.
+    pub target: String,
+    /// Whose it is.
+    pub pod: PodInfo,
+    /// The identity asked for or given.
+    pub spiffe_id: SpiffeId,
+    /// The request, to be compared with the next one.
+    pub context: VolumeContext,
+    /// The pod's fsGroup, as requested.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mount_group: Option<String>,
+    /// The current leaf's serial number in lowercase hex.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub serial: Option<String>,
+    /// The current leaf's validity begins.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        with = "timestamp::optional"
+    )]
+    pub not_before: Option<SystemTime>,
+    /// The current leaf's validity ends.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        with = "timestamp::optional"
+    )]
+    pub not_after: Option<SystemTime>,
+    /// When the next leaf is due.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        with = "timestamp::optional"
+    )]
+    pub renew_at: Option<SystemTime>,
+    /// Why the last attempt to renew failed; gone after one that succeeded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_error: Option<LastError>,
+    /// Whether the volume's pages never go to swap.
+    #[serde(default)]
+    pub noswap: bool,
+}
+
+/// A failed attempt.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LastError {
+    /// When.
+    #[serde(with = "timestamp::required")]
+    pub at: SystemTime,
+    /// [`Class::label`].
+    pub class: String,
+    /// For a person.
+    pub message: String,
+}
+
+/// Why a record cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum RecordError {
+    /// Nothing of ours is that long.
+    #[error("record.json has {0} bytes, more than a record can have")]
+    TooLarge(usize),
+    /// Written by a newer driver.
+    #[error(
+        "record.json has version {version} and this driver knows {}: run the newer driver again, or delete the pod",
+        VolumeRecord::VERSION
+    )]
+    Newer {
+        /// Its version.
+        version: u32,
+    },
+    /// Not a record.
+    #[error("record.json is not readable: {0}")]
+    Malformed(#[from] serde_json::Error),
+}
+
+/// All that is read of a record before its version is known.
+#[derive(Deserialize)]
+struct Versioned {
+    version: u32,
+}
+
+// === impl VolumeRecord ===
+
+impl VolumeRecord {
+    /// The format that this driver writes.
+    pub const VERSION: u32 = 1;
+
+    /// The longest record, in bytes.
+    pub const MAX_SIZE: usize = 256 << 10;
+
+    /// As it is written. Fails on times beyond the year 9999 only.
+    pub fn to_json(&self) -> Result<Vec<u8>, RecordError> {
+        Ok(serde_json::to_vec_pretty(self)?)
+    }
+
+    /// Reads what may be anything. Members that are not known are skipped.
+    pub fn from_json(json: &[u8]) -> Result<Self, RecordError> {
+        if json.len() > Self::MAX_SIZE {
+            return Err(RecordError::TooLarge(json.len()));
+        }
+        let Versioned { version } = serde_json::from_slice(json)?;
+        if version > Self::VERSION {
+            return Err(RecordError::Newer { version });
+        }
+        Ok(serde_json::from_slice(json)?)
+    }
+}
+
+// === impl RecordError ===
+
+impl RecordError {
+    /// The node's, or whoever ran another driver on it.
+    pub fn class(&self) -> Class {
+        match self {
+            Self::Newer { .. } => Class::NotReady,
+            Self::TooLarge(_) | Self::Malformed(_) => Class::Internal,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
