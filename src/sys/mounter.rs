@@ -13,7 +13,7 @@ use nix::{
     mount::{MntFlags, MsFlags, mount, umount2},
 };
 
-use super::mountinfo::MountEntry;
+use super::{file_set::Ownership, mountinfo::MountEntry};
 
 /// Mounts and unmounts tmpfs and lists what is mounted.
 pub trait Mounter: Send + Sync {
@@ -85,6 +85,17 @@ impl TmpfsOptions {
             uid: None,
             gid: None,
             rootcontext: None,
+        }
+    }
+
+    /// The root directory belongs to whom its files will belong to.
+    #[must_use]
+    pub fn owned(self, own: &Ownership) -> Self {
+        Self {
+            mode: own.dir_mode,
+            uid: own.uid,
+            gid: own.gid,
+            ..self
         }
     }
 
