@@ -193,7 +193,7 @@ impl NodeArgs {
         let http_listen = self
             .http_listen
             .parse()
-            .map_err(|_| UsageError::new("--http-listen", "must be an IP address and a port"))?;
+            .map_err(|error| UsageError::new("--http-listen", format!("{error}; give IP:PORT")))?;
         for (setting, path) in [
             ("--kubelet-dir", Some(&self.kubelet_dir)),
             ("--csi-socket", self.csi_socket.as_ref()),

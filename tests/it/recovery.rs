@@ -7,6 +7,9 @@ use crate::{
     volume::{Set, checked},
 };
 
+/// What happens to a record; `None` removes it.
+type Damage<'a> = &'a dyn Fn(&str) -> Option<String>;
+
 fn serial(node: &Node, pod: &Pod) -> String {
     checked(node, pod).svid.serial_hex().to_owned()
 }
@@ -97,7 +100,7 @@ fn a_volume_whose_record_is_lost_stays_and_is_taken_up_by_the_next_republish() {
         }
         let before: Vec<_> = pods.iter().map(|pod| serial(&node, pod)).collect();
         node.kill().await;
-        let damage: [&dyn Fn(&str) -> Option<String>; 6] = [
+        let damage: [Damage<'_>; 6] = [
             &|_| None,
             &|_| Some("not json".to_owned()),
             &|text| Some(text.replace(r#""version": 1"#, r#""version": 2"#)),

@@ -133,7 +133,7 @@ fn a_ca_is_made_on_request_only_and_found_again() {
         "an SVID without a path"
     );
     let again = open(&directory, true, &clock).unwrap();
-    assert_eq!(roots(&again), [certificate.clone()]);
+    assert_eq!(roots(&again), std::slice::from_ref(&certificate));
     let fixed = open(&directory, false, &clock).unwrap();
     assert_eq!(roots(&fixed), [certificate]);
     let files: Vec<_> = fs::read_dir(&directory).unwrap().collect();
