@@ -16,7 +16,7 @@ use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
     task::JoinSet,
-    time::{Instant, sleep},
+    time::{Instant, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -38,6 +38,8 @@ use crate::{
 
 /// How long publishes under way may take at the end.
 const PATIENCE: Duration = Duration::from_secs(25);
+/// How long open connections may take after that.
+const DRAIN: Duration = Duration::from_secs(3);
 /// How long to wait for a process before us that is still ending.
 const LOCK_PATIENCE: Duration = Duration::from_secs(30);
 
@@ -322,12 +324,10 @@ async fn serve(settings: Settings) -> Result<()> {
         },
     });
 
-    let (stop, abandon) = (CancellationToken::new(), CancellationToken::new());
+    let stop = CancellationToken::new();
     let mut critical: JoinSet<Result<&str>> = JoinSet::new();
-    critical.spawn({
-        let (stop, abandon) = (stop.clone(), abandon.clone());
-        async move { Ok(server.run(stop, abandon).await.map(|()| "CSI server")?) }
-    });
+    let serving = server.run(stop.clone());
+    critical.spawn(async { Ok(serving.await.map(|()| "CSI server")?) });
     let http = http::serve(http_listener, checks, stop.clone());
     critical.spawn(async { Ok(http.await.map(|()| "HTTP server")?) });
     critical.spawn({
@@ -337,9 +337,12 @@ async fn serve(settings: Settings) -> Result<()> {
             Ok("renewal loop")
         }
     });
-    critical.spawn(async move {
-        signer.follow().await;
-        Ok("CA watch")
+    critical.spawn({
+        let stop = stop.clone();
+        async move {
+            signer.follow(stop).await;
+            Ok("CA watch")
+        }
     });
     info!(
         version = env!("CARGO_PKG_VERSION"),
@@ -358,12 +361,19 @@ async fn serve(settings: Settings) -> Result<()> {
     }
     info!("stopping; every mount stays");
     stop.cancel();
+    let finish = async {
+        node.shut_down(PATIENCE).await;
+        // What answers kubelet is still on its way out.
+        let drain = async { while critical.join_next().await.is_some() {} };
+        if timeout(DRAIN, drain).await.is_err() {
+            warn!("some connections did not end in time");
+        }
+    };
     tokio::select! {
-        () = node.shut_down(PATIENCE) => {}
+        () = finish => {}
         _ = terminate.recv() => warn!("told twice to stop"),
         _ = interrupt.recv() => warn!("told twice to stop"),
     }
-    abandon.cancel();
     Ok(())
 }
 
