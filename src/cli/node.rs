@@ -270,9 +270,10 @@ async fn serve(settings: Settings) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let kubelet = KubeletDir::open(&kubelet_dir).map_err(|error| {
+        let shown = kubelet_dir.display();
         UsageError::new(
             "--kubelet-dir",
-            format!("{}: {error}", kubelet_dir.display()),
+            format!("{shown}: {error}; name the root directory of this node's kubelet"),
         )
     })?;
     let plugin_dir = server.csi_socket.parent().unwrap_or(Path::new("/"));

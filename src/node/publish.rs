@@ -204,11 +204,11 @@ impl Node {
         bundles: Arc<TrustBundles>,
         id: &SpiffeId,
     ) -> Result<(), NodeError> {
-        let renew_at = volume.renew_at(&svid.x509);
+        let next_look = volume.next_look(&svid.x509, self.clock.now());
         self.swap(volume, work, svid, bundles, id)?;
         work.phase = Phase::Live;
         volume.show(work);
-        self.rotator.schedule(volume.id.clone(), renew_at);
+        self.rotator.schedule(volume.id.clone(), next_look);
         if let (Some(spec), Some(svid)) = (&work.spec, &work.svid) {
             let (pod, serial) = (&spec.pod, svid.x509.serial_hex());
             info!(volume = %volume.id, %pod, spiffe_id = %id, serial, "published");

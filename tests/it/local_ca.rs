@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    os::unix::fs::PermissionsExt,
     path::Path,
     time::{Duration, SystemTime},
 };
@@ -10,6 +11,8 @@ use svid_csi::{
     clock::{Clock, SystemClock},
     pki::{Authority, KeyAlgorithm},
 };
+
+use svid_csi_proto::csi::v1::{ProbeRequest, identity_client::IdentityClient};
 
 use crate::{
     plugin::{Node, Pod, TRUST_DOMAIN, eventually, on_a_node},
@@ -211,5 +214,58 @@ fn two_plugins_that_start_at_once_on_one_directory_share_one_ca() {
             roots.push(checked(node, &pod).bundle.to_pem());
         }
         assert_eq!(roots[0], roots[1]);
+    });
+}
+
+/// Probe and `/readyz` tell the truth; the volumes keep what they have (invariant 3) until a new
+/// CA makes them whole again.
+#[test]
+fn an_expired_ca_is_not_ready_until_it_is_replaced() {
+    on_a_node(async || {
+        let mut node = Node::new(&[]);
+        fs::create_dir_all(node.ca_dir()).unwrap();
+        let (minute, begun) = (Duration::from_secs(60), now() - Duration::from_secs(48));
+        let domain = TRUST_DOMAIN.parse().unwrap();
+        let short = Authority::create(&domain, KeyAlgorithm::EcdsaP256, minute, begun).unwrap();
+        put(&node.ca_dir(), &short);
+        let key = fs::Permissions::from_mode(0o600);
+        fs::set_permissions(node.ca_dir().join("tls.key"), key).unwrap();
+        node.start().await;
+        let ready = async || {
+            let mut identity = IdentityClient::new(node.channel().await.unwrap());
+            identity
+                .probe(ProbeRequest {})
+                .await
+                .unwrap()
+                .into_inner()
+                .ready
+                .unwrap()
+        };
+        assert!(ready().await);
+        let pod = Pod::new(1);
+        node.publish(&pod).await.unwrap();
+        let set = checked(&node, &pod);
+        assert!(
+            set.svid.not_after() <= short.not_after(),
+            "capped at its issuer's end"
+        );
+
+        eventually("the CA expires", async || (!ready().await).then_some(())).await;
+        let renewals = node.log().matches(r#""message":"renewed""#).count();
+        assert!(
+            renewals <= 4,
+            "{renewals} renewals of a CA that was about to end"
+        );
+        let result = node.publish(&Pod::new(2)).await;
+        assert!(result.unwrap_err().message().contains("expired"));
+        Set::read(&node.target(&pod)).expect("the files stay");
+
+        put(&node.ca_dir(), &new_ca());
+        eventually("the new CA signs", async || ready().await.then_some(())).await;
+        node.publish(&Pod::new(2)).await.unwrap();
+        eventually("the volume is whole again", async || {
+            Set::read(&node.target(&pod)).unwrap().check(&pod.id()).ok()
+        })
+        .await;
     });
 }
