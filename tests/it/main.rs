@@ -12,10 +12,15 @@
 
 mod bad_requests;
 mod calls;
+mod crash;
+mod dropped;
+mod invariants;
 mod layering;
 mod local_ca;
 mod plugin;
 mod process;
+mod reader;
 mod recovery;
 mod sanity;
+mod steps;
 mod volume;
