@@ -10,6 +10,7 @@
     reason = "tests are nobody's interface, and clippy knows test functions only by their attribute"
 )]
 
+mod demo;
 mod layering;
 mod plugin;
 mod sanity;
