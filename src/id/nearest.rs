@@ -1,11 +1,13 @@
 //! The known word closest to a misspelt one, for error messages.
 
-/// The word of `known` with the smallest edit distance to `word`; the first of equals. `None` only
-/// if `known` is empty. The cost is bounded: only the first 64 characters are compared.
+/// The word of `known` that `word` abbreviates, else the one with the smallest edit distance; the
+/// first of equals. `None` only if `known` is empty. The cost is bounded: only the first 64
+/// characters are compared.
 pub fn nearest<'k>(word: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
-    known
-        .into_iter()
-        .min_by_key(|candidate| distance(word, candidate))
+    known.into_iter().min_by_key(|candidate| {
+        let abbreviated = word.len() >= 3 && candidate.starts_with(word);
+        (!abbreviated, distance(word, candidate))
+    })
 }
 
 /// Levenshtein distance of the first 64 characters.
@@ -49,6 +51,10 @@ mod tests {
     #[test]
     fn the_closest_word_is_chosen() {
         assert_eq!(nearest("tl", ["layout", "ttl", "mode"]), Some("ttl"));
+        assert_eq!(
+            nearest("key-algo", ["key-file", "key-algorithm"]),
+            Some("key-algorithm")
+        );
         assert_eq!(nearest("x", []), None);
     }
 }

@@ -10,10 +10,6 @@ use crate::sys::{
     VolumeDir,
 };
 
-/// Room for four sets and a hundred federated bundles; what isn't used costs nothing.
-const SIZE: u64 = 4 << 20;
-const INODES: u64 = 2048;
-
 /// Where volumes are mounted, and how a mount of ours is known.
 pub(super) struct Places {
     pub(super) driver_name: String,
@@ -63,13 +59,8 @@ impl Places {
             });
         }
         let options = TmpfsOptions {
-            source: self.driver_name.clone(),
-            size: SIZE,
-            nr_inodes: INODES,
-            mode: ownership.dir_mode,
-            uid: ownership.uid,
-            gid: ownership.gid,
             rootcontext: self.rootcontext.clone(),
+            ..TmpfsOptions::new(&self.driver_name).owned(ownership)
         };
         let mount = || {
             let directory = place.open_dir()?;

@@ -33,7 +33,7 @@ pub enum BundleError {
     Pki(#[from] PkiError),
     /// A certificate that may not sign.
     #[error(
-        "certificate {index} of the bundle ({subject}) is not a CA that may sign certificates; remove it"
+        "certificate {index} of the bundle ({subject:?}) is not a CA that may sign certificates; remove it"
     )]
     NotCa {
         /// Counted from 1.

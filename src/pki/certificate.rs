@@ -81,6 +81,8 @@ const KEY_USAGES: [&str; 9] = [
     "decipherOnly",
 ];
 const LABEL: &str = "CERTIFICATE";
+/// Far beyond any real one; bounds the work that a hostile one makes.
+const MAX_DER: usize = 64 * 1024;
 
 // === impl Certificate ===
 
@@ -282,6 +284,9 @@ impl fmt::Debug for Certificate {
 
 impl Parsed {
     fn read(der: &[u8]) -> Result<Self, &'static str> {
+        if der.len() > MAX_DER {
+            return Err("it is larger than 64 KiB");
+        }
         // The strict reader first: it refuses BER that the parser would let pass.
         let mut outer = Reader::new(der);
         let mut body = outer.enter(SEQUENCE).ok_or("it is not DER")?;
@@ -320,9 +325,9 @@ impl Parsed {
             serial_hex: hex(serial),
             not_before: at(parsed.validity().not_before)?,
             not_after: at(parsed.validity().not_after)?,
-            subject: parsed.subject().to_string(),
+            subject: printable(&parsed.subject().to_string()),
             subject_der: parsed.subject().as_raw().to_vec(),
-            issuer: parsed.issuer().to_string(),
+            issuer: printable(&parsed.issuer().to_string()),
             issuer_der: parsed.issuer().as_raw().to_vec(),
             subject_key_id: None,
             basic_constraints: None,
@@ -377,7 +382,8 @@ impl Parsed {
                 ];
                 let mut purposes: Vec<String> = named
                     .into_iter()
-                    .filter_map(|(set, name)| set.then(|| name.to_owned()))
+                    .filter(|(set, _)| *set)
+                    .map(|(_, name)| name.to_owned())
                     .collect();
                 purposes.extend(usage.other.iter().map(ToString::to_string));
                 self.extended_key_usage = Some(ExtendedKeyUsage {
@@ -404,6 +410,13 @@ impl Parsed {
         }
         Ok(())
     }
+}
+
+/// A name comes from a stranger and goes to terminals and logs.
+fn printable(name: &str) -> String {
+    name.chars()
+        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
+        .collect()
 }
 
 // === impl KeyUsage ===

@@ -27,29 +27,29 @@ pub(super) fn read<'a>(
     wanted: impl Fn(&str) -> bool,
 ) -> Result<Vec<Block<'a>>, PkiError> {
     let mut blocks = Vec::new();
-    let mut open: Option<(&str, usize)> = None;
+    let mut open: Option<&str> = None;
     let mut body = Zeroizing::new(String::new());
-    let mut last = 0;
+    let mut last = (0, "");
     for (index, line) in text.lines().enumerate() {
         let number = index + 1;
-        last = number;
         let at = |problem| PkiError::Pem {
             line: number,
             problem,
         };
         let line = line.trim();
+        last = (number, line);
         if line.starts_with(BEGIN.trim_end()) {
             if open.is_some() {
                 return Err(at("a block begins inside another"));
             }
             let label = label(line, BEGIN).ok_or_else(|| at("malformed BEGIN line"))?;
-            open = Some((label, number));
+            open = Some(label);
             body.zeroize();
             if wanted(label) {
                 body.reserve(text.len().min(16 * 1024));
             }
         } else if line.starts_with(END.trim_end()) {
-            let (begun, _) = open.take().ok_or_else(|| at("END without BEGIN"))?;
+            let begun = open.take().ok_or_else(|| at("END without BEGIN"))?;
             if label(line, END) != Some(begun) {
                 return Err(at("END does not match BEGIN"));
             }
@@ -69,18 +69,21 @@ pub(super) fn read<'a>(
                     der: Zeroizing::new(der),
                 });
             }
-        } else if let Some((label, _)) = open
+        } else if let Some(label) = open
             && wanted(label)
         {
             body.extend(line.split_ascii_whitespace());
         }
     }
-    match open {
-        Some((_, _)) => Err(PkiError::Pem {
-            line: last,
+    // Cut off inside the next BEGIN it would look like a whole file with a word behind it.
+    let (line, text) = last;
+    let cut = open.is_some() || (text.starts_with('-') && BEGIN.starts_with(text));
+    match cut {
+        true => Err(PkiError::Pem {
+            line,
             problem: "the file ends inside a block; it was cut off",
         }),
-        None => Ok(blocks),
+        false => Ok(blocks),
     }
 }
 

@@ -55,13 +55,14 @@ mod tests {
     #[test]
     fn the_instant_is_fixed_for_ever() {
         // A release that moves it would renew every volume of a fleet at another time after upgrade.
-        assert!((RenewalPolicy::fraction(b"csi-1:2a") - 0.0).abs() < 1.0);
+        // The first four bytes of SHA-256 of "a".
+        let expected = f64::from(0xca97_8112_u32) / 4_294_967_296.0;
+        assert!((RenewalPolicy::fraction(b"a") - expected).abs() < 1e-12);
         let start = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
         let end = start + Duration::from_secs(3600);
-        assert_eq!(
-            RenewalPolicy::renew_at(start, end, b"a"),
-            RenewalPolicy::renew_at(start, end, b"a")
-        );
+        let at = RenewalPolicy::renew_at(start, end, b"a");
+        let after = at.duration_since(start).unwrap().as_secs_f64();
+        assert!((after - 3600.0 * (0.5 + expected / 6.0)).abs() < 1e-6);
     }
 
     proptest! {

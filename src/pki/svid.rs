@@ -139,11 +139,7 @@ impl X509Svid {
     /// Takes a chain, leaf first, and checks its structure (X509-SVID §2 to §4). Self-signed
     /// certificates at its end are dropped: the root's place is the bundle.
     pub fn from_chain(mut chain: Vec<Certificate>) -> Result<Self, SvidError> {
-        while chain.len() > 1
-            && chain
-                .last()
-                .is_some_and(|last| last.subject_der() == last.issuer_der())
-        {
+        while chain.len() > 1 && chain.last().is_some_and(Certificate::is_self_signed) {
             chain.pop();
         }
         let leaf = chain.first().ok_or(SvidError::Empty)?.clone();

@@ -3,7 +3,7 @@
 use std::{
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 use nix::{
@@ -221,12 +221,6 @@ impl std::fmt::Display for TargetPath {
     }
 }
 
-impl From<TargetPath> for PathBuf {
-    fn from(target: TargetPath) -> Self {
-        target.path.into()
-    }
-}
-
 // === impl TargetError ===
 
 impl TargetError {
@@ -238,7 +232,7 @@ impl TargetError {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::symlink;
+    use std::{os::unix::fs::symlink, path::PathBuf};
 
     use proptest::prelude::*;
 

@@ -13,7 +13,7 @@ use nix::{
     mount::{MntFlags, MsFlags, mount, umount2},
 };
 
-use super::mountinfo::MountEntry;
+use super::{file_set::Ownership, mountinfo::MountEntry};
 
 /// Mounts and unmounts tmpfs and lists what is mounted.
 pub trait Mounter: Send + Sync {
@@ -75,7 +75,8 @@ static NOSWAP_REFUSED: AtomicBool = AtomicBool::new(false);
 // === impl TmpfsOptions ===
 
 impl TmpfsOptions {
-    /// The limits of every volume (DESIGN.md §4), root-owned and 0755.
+    /// Root-owned and 0755, with room for four sets and a hundred federated bundles (DESIGN.md §4);
+    /// what isn't used costs nothing.
     pub fn new(source: impl Into<String>) -> Self {
         Self {
             source: source.into(),
@@ -85,6 +86,17 @@ impl TmpfsOptions {
             uid: None,
             gid: None,
             rootcontext: None,
+        }
+    }
+
+    /// The root directory belongs to whom its files will belong to.
+    #[must_use]
+    pub fn owned(self, own: &Ownership) -> Self {
+        Self {
+            mode: own.dir_mode,
+            uid: own.uid,
+            gid: own.gid,
+            ..self
         }
     }
 

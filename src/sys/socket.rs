@@ -56,9 +56,15 @@ pub fn bind_private(path: &Path, mode: u32) -> io::Result<UnixListener> {
             let occupied = Occupied::NotASocket(path.to_owned());
             return Err(io::Error::new(io::ErrorKind::AlreadyExists, occupied));
         }
-        if UnixStream::connect(fd_path(dir).join(name)).is_ok() {
-            let occupied = Occupied::Listening(path.to_owned());
-            return Err(io::Error::new(io::ErrorKind::AddrInUse, occupied));
+        match UnixStream::connect(fd_path(dir).join(name)) {
+            // Bound by a process that is gone, or gone by now.
+            Err(error) if is_stale(&error) => {}
+            Ok(_) => {
+                let occupied = Occupied::Listening(path.to_owned());
+                return Err(io::Error::new(io::ErrorKind::AddrInUse, occupied));
+            }
+            // Whether someone is there cannot be told, so nobody is displaced.
+            Err(error) => return Err(error),
         }
     }
     bind_private_at(dir, name, mode)
@@ -110,8 +116,7 @@ pub fn connect(path: &Path) -> io::Result<UnixStream> {
 
 /// The socket that `path` leads to now; `None` if there is no such name.
 pub fn identity(path: &Path) -> io::Result<Option<SocketIdentity>> {
-    let opened = open_parent(path);
-    let (dir, name) = match opened {
+    let (dir, name) = match open_parent(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         other => other?,
     };
@@ -135,6 +140,13 @@ pub fn remove_if(path: &Path, ours: SocketIdentity) -> io::Result<()> {
         Ok(()) | Err(Errno::ENOENT) => Ok(()),
         Err(errno) => Err(errno.into()),
     }
+}
+
+fn is_stale(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound
+    )
 }
 
 fn open_parent(path: &Path) -> io::Result<(OwnedFd, &OsStr)> {

@@ -34,6 +34,14 @@ pub(super) const NOT_YET: [&str; 5] = [
 /// Why a volume cannot be what was asked for.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SpecError {
+    /// More than any volume needs, and more than its record could hold.
+    #[error("the volume's attributes have {bytes} bytes in all; {max} are allowed")]
+    TooLarge {
+        /// Keys and values.
+        bytes: usize,
+        /// The most.
+        max: usize,
+    },
     /// Kubelet did not say which pod it is.
     #[error("volume context has no {key}: set `podInfoOnMount: true` in the CSIDriver object")]
     MissingPodInfo {

@@ -46,12 +46,12 @@ pub fn parse(text: &str) -> Result<Duration, DurationError> {
         rest = after;
     }
     let seconds = nanos / 1_000_000_000;
-    if seconds == 0 || nanos % 1_000_000_000 != 0 {
+    if seconds == 0 || !nanos.is_multiple_of(1_000_000_000) {
         return Err(DurationError::NotWholeSeconds);
     }
     u64::try_from(seconds)
         .map(Duration::from_secs)
-        .map_err(|_| DurationError::TooLong)
+        .or(Err(DurationError::TooLong))
 }
 
 /// Units in nanoseconds; the longer of two names that begin alike comes first.
@@ -75,7 +75,7 @@ fn digits(text: &str) -> (&str, &str) {
 fn amount(whole: &str, fraction: &str, unit: u128) -> Result<u128, DurationError> {
     let number = |digits: &str| match digits {
         "" => Ok(0),
-        digits => digits.parse::<u128>().map_err(|_| DurationError::TooLong),
+        digits => digits.parse::<u128>().or(Err(DurationError::TooLong)),
     };
     let whole = number(whole)?
         .checked_mul(unit)

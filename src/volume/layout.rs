@@ -115,26 +115,19 @@ impl FileNames {
         attribute: impl Fn(&str) -> Option<&'a str>,
     ) -> Result<Self, SpecError> {
         let mut names = layout.file_names(trust_domain);
+        let mut bundle = Some(std::mem::take(&mut names.bundle));
         let mut seen: BTreeMap<String, String> = BTreeMap::new();
-        for (key, what) in [
-            ("certificate-file", "certificate file"),
-            ("key-file", "key file"),
-            ("bundle-file", "bundle file"),
-            ("combined-file", "combined file"),
+        for (key, what, slot) in [
+            (
+                "certificate-file",
+                "certificate file",
+                &mut names.certificate,
+            ),
+            ("key-file", "key file", &mut names.key),
+            ("bundle-file", "bundle file", &mut bundle),
+            ("combined-file", "combined file", &mut names.combined),
         ] {
-            let given = attribute(key);
-            let slot = match key {
-                "certificate-file" => &mut names.certificate,
-                "key-file" => &mut names.key,
-                "combined-file" => &mut names.combined,
-                _ => {
-                    if let Some(name) = given {
-                        names.bundle = name.to_owned();
-                    }
-                    &mut Some(names.bundle.clone())
-                }
-            };
-            let origin = match given {
+            let origin = match attribute(key) {
                 Some(name) => {
                     check_file_name(name)
                         .map_err(|reason| SpecError::invalid(key, name, reason))?;
@@ -158,6 +151,7 @@ impl FileNames {
             }
             seen.insert(name, origin);
         }
+        names.bundle = bundle.unwrap_or_default();
         Ok(names)
     }
 

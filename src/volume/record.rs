@@ -124,9 +124,13 @@ impl VolumeRecord {
     /// The longest record, in bytes.
     pub const MAX_SIZE: usize = 256 << 10;
 
-    /// As it is written. Fails on times beyond the year 9999 only.
+    /// As it is written. Fails on times beyond the year 9999, and on what could not be read again.
     pub fn to_json(&self) -> Result<Vec<u8>, RecordError> {
-        Ok(serde_json::to_vec_pretty(self)?)
+        let json = serde_json::to_vec_pretty(self)?;
+        if json.len() > Self::MAX_SIZE {
+            return Err(RecordError::TooLarge(json.len()));
+        }
+        Ok(json)
     }
 
     /// Reads what may be anything. Members that are not known are skipped.
@@ -139,6 +143,19 @@ impl VolumeRecord {
             return Err(RecordError::Newer { version });
         }
         Ok(serde_json::from_slice(json)?)
+    }
+}
+
+// === impl LastError ===
+
+impl LastError {
+    /// Notes a failure; a message of more than 2,048 characters is cut.
+    pub fn new(at: SystemTime, class: Class, message: &str) -> Self {
+        Self {
+            at,
+            class: class.label().to_owned(),
+            message: message.chars().take(2048).collect(),
+        }
     }
 }
 

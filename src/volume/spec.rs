@@ -12,6 +12,10 @@ use super::{
 };
 use crate::{id::TrustDomain, pki::KeyAlgorithm, sys::Ownership};
 
+/// Bytes of keys and values in a context. JSON may need six for each, and the record must stay
+/// readable; the CSI specification grants 4 KiB.
+const MAX_CONTEXT: usize = 32 << 10;
+
 /// Bounds of an SVID's lifetime, from the driver's settings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -91,6 +95,14 @@ fn parse(
     limits: &Limits,
     bounds: Bounds,
 ) -> Result<VolumeSpec, SpecError> {
+    let bytes = context
+        .iter()
+        .map(|(key, value)| key.len() + value.len())
+        .sum();
+    if bytes > MAX_CONTEXT {
+        let max = MAX_CONTEXT;
+        return Err(SpecError::TooLarge { bytes, max });
+    }
     let pod = pod_info(context)?;
     context.iter().try_for_each(|(key, _)| check_key(key))?;
     let attribute = |name: &str| context.get(&format!("{PREFIX}{name}"));
@@ -112,7 +124,7 @@ fn parse(
     };
     let key_algorithm = match attribute("key-algorithm") {
         None => KeyAlgorithm::default(),
-        Some(name) => name.parse().map_err(|_: crate::pki::PkiError| {
+        Some(name) => name.parse().ok().ok_or_else(|| {
             let all = KeyAlgorithm::ALL.map(KeyAlgorithm::as_str).join(", ");
             SpecError::invalid("key-algorithm", name, format!("it must be one of {all}"))
         })?,

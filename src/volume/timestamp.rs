@@ -22,11 +22,9 @@ fn format(time: SystemTime) -> Result<String, String> {
 fn parse(text: &str) -> Result<SystemTime, String> {
     OffsetDateTime::parse(text, &Rfc3339)
         .map(SystemTime::from)
-        .map_err(|_| {
-            format!(
-                "{:?} is not a time",
-                text.chars().take(40).collect::<String>()
-            )
+        .map_err(|error| {
+            let shown: String = text.chars().take(40).collect();
+            format!("{shown:?} is not a time of RFC 3339: {error}")
         })
 }
 

@@ -10,8 +10,13 @@
     reason = "tests are nobody's interface, and clippy knows test functions only by their attribute"
 )]
 
+mod bad_requests;
+mod calls;
 mod demo;
 mod layering;
+mod local_ca;
 mod plugin;
+mod process;
+mod recovery;
 mod sanity;
 mod volume;

@@ -1,1 +1,232 @@
+use std::collections::BTreeMap;
 
+use proptest::prelude::*;
+
+use super::*;
+use crate::{
+    class::Class,
+    volume::attribute::{NOT_YET, SUPPORTED},
+};
+
+const POD: [(&str, &str); 5] = [
+    ("csi.storage.k8s.io/pod.namespace", "shop"),
+    ("csi.storage.k8s.io/pod.name", "web-0"),
+    (
+        "csi.storage.k8s.io/pod.uid",
+        "0b4f6a5e-52a9-4f3c-8b5a-0f3c2a3f7a11",
+    ),
+    ("csi.storage.k8s.io/serviceAccount.name", "web"),
+    ("csi.storage.k8s.io/ephemeral", "true"),
+];
+
+fn context(pairs: &[(&str, &str)]) -> VolumeContext {
+    let own = |(key, value): (&str, &str)| (key.to_owned(), value.to_owned());
+    POD.into_iter()
+        .chain(pairs.iter().copied())
+        .map(own)
+        .collect()
+}
+
+fn parse_pairs(pairs: &[(&str, &str)]) -> Result<VolumeSpec, SpecError> {
+    let trust_domain = "example.org".parse().unwrap();
+    VolumeSpec::parse(&context(pairs), None, &trust_domain, &Limits::default())
+}
+
+fn parse_one(name: &str, value: &str) -> Result<VolumeSpec, SpecError> {
+    parse_pairs(&[(&format!("{PREFIX}{name}"), value)])
+}
+
+#[test]
+fn no_attributes_mean_the_defaults() {
+    let spec = parse_pairs(&[]).unwrap();
+    assert_eq!(spec.pod.namespace, "shop");
+    assert_eq!(spec.pod.name, "web-0");
+    assert_eq!(spec.pod.service_account, "web");
+    assert_eq!(
+        (spec.ttl, spec.explicit_ttl),
+        (Duration::from_secs(3600), false)
+    );
+    assert_eq!(spec.key_algorithm, KeyAlgorithm::EcdsaP256);
+    assert_eq!(
+        spec.files,
+        Layout::Tls.file_names(&"example.org".parse().unwrap())
+    );
+    assert_eq!(
+        (spec.ownership.file_mode, spec.ownership.dir_mode),
+        (0o444, 0o755)
+    );
+}
+
+#[test]
+fn every_supported_attribute_counts() {
+    for (name, value) in SUPPORTED.into_iter().zip([
+        "2h", "ed25519", "certs.d", "c", "k", "b", "all", "7", "8", "0400",
+    ]) {
+        assert_ne!(
+            parse_one(name, value).unwrap(),
+            parse_pairs(&[]).unwrap(),
+            "{name}"
+        );
+    }
+    for algorithm in KeyAlgorithm::ALL {
+        let spec = parse_one("key-algorithm", algorithm.as_str()).unwrap();
+        assert_eq!(spec.key_algorithm, algorithm);
+    }
+}
+
+#[test]
+fn missing_or_malformed_pod_info_is_refused_by_name() {
+    for (key, _) in POD {
+        let rest = POD.into_iter().filter(|(k, _)| *k != key);
+        let context = rest.map(|(k, v)| (k.to_owned(), v.to_owned())).collect();
+        let td = "example.org".parse().unwrap();
+        let error = VolumeSpec::parse(&context, None, &td, &Limits::default()).unwrap_err();
+        assert_eq!(error, SpecError::MissingPodInfo { key });
+        for bad in ["", "..", "a/b", "A B", "a\n", &"x".repeat(300)] {
+            let error = parse_pairs(&[(key, bad)]).unwrap_err();
+            assert!(error.to_string().contains(key), "{error}");
+            assert_eq!(error.class(), Class::Invalid);
+        }
+    }
+    let error = parse_pairs(&[("csi.storage.k8s.io/ephemeral", "false")]).unwrap_err();
+    assert!(error.to_string().contains("inline"), "{error}");
+}
+
+#[test]
+fn an_unknown_attribute_names_the_nearest_known() {
+    for (key, nearest) in [
+        ("csi.svid.dev/tt", "csi.svid.dev/ttl?"),
+        ("csi.svid.dev/key-algoritm", "csi.svid.dev/key-algorithm?"),
+        ("csi.svid.dev/", "csi.svid.dev/"),
+        ("ttl", "csi.svid.dev/ttl?"),
+        ("Mode", "csi.svid.dev/mode?"),
+        ("csi.svid.dev", "csi.svid.dev/"),
+    ] {
+        let error = parse_pairs(&[(key, "x")]).unwrap_err().to_string();
+        assert!(error.contains("unknown volume attribute"), "{error}");
+        assert!(error.contains(nearest), "{error}");
+    }
+    // Others' keys are none of our business.
+    for key in [
+        "example.com/ttl",
+        "csi.cert-manager.io/issuer-name",
+        "csi.storage.k8s.io/new",
+    ] {
+        parse_pairs(&[(key, "x")]).unwrap();
+    }
+}
+
+#[test]
+fn attributes_of_later_versions_are_refused_in_words_that_say_so() {
+    for name in NOT_YET {
+        for value in ["", "none", "spiffe.sock"] {
+            let error = parse_one(name, value).unwrap_err();
+            assert_eq!(error, SpecError::NotYetSupported { name });
+            assert!(error.to_string().contains("not yet supported"));
+        }
+    }
+}
+
+#[test]
+fn a_lifetime_out_of_bounds_is_refused_at_first_and_brought_within_later() {
+    let limits = Limits {
+        default_ttl: Duration::from_secs(600),
+        min_ttl: Duration::from_secs(60),
+        max_ttl: Duration::from_secs(1200),
+    };
+    let td: TrustDomain = "example.org".parse().unwrap();
+    for (text, strict, lenient) in [
+        ("1m", Some(60), 60),
+        ("20m", Some(1200), 1200),
+        ("59s", None, 60),
+        ("1201s", None, 1200),
+    ] {
+        let context = context(&[("csi.svid.dev/ttl", text)]);
+        let parsed = VolumeSpec::parse(&context, None, &td, &limits);
+        assert_eq!(parsed.ok().map(|spec| spec.ttl.as_secs()), strict, "{text}");
+        let spec = VolumeSpec::parse_lenient(&context, None, &td, &limits).unwrap();
+        assert_eq!((spec.ttl.as_secs(), spec.explicit_ttl), (lenient, true));
+    }
+    let error = parse_one("ttl", "25h").unwrap_err().to_string();
+    assert!(
+        error.contains("25h") && error.contains("10s to 24h"),
+        "{error}"
+    );
+    for bad in ["", "1", "500ms", "forever", "-1h"] {
+        let error = parse_one("ttl", bad).unwrap_err();
+        assert!(
+            matches!(error, SpecError::Invalid { name: "ttl", .. }),
+            "{bad}"
+        );
+    }
+}
+
+#[test]
+fn an_fs_group_is_the_group_unless_an_attribute_is() {
+    let td: TrustDomain = "example.org".parse().unwrap();
+    let ownership = |pairs: &[(&str, &str)], group: Option<&str>| {
+        VolumeSpec::parse(&context(pairs), group, &td, &Limits::default()).map(|s| s.ownership)
+    };
+    assert_eq!(ownership(&[], Some("2000")).unwrap().gid, Some(2000));
+    assert_eq!(ownership(&[], Some("")).unwrap().gid, None);
+    let own = ownership(&[("csi.svid.dev/gid", "3000")], Some("2000")).unwrap();
+    assert_eq!((own.gid, own.file_mode), (Some(3000), 0o440));
+    for bad in ["-1", "4294967295", "staff"] {
+        assert!(matches!(
+            ownership(&[], Some(bad)),
+            Err(SpecError::MountGroup { .. })
+        ));
+        assert!(parse_one("uid", bad).is_err() && parse_one("gid", bad).is_err());
+    }
+}
+
+#[test]
+fn a_context_that_no_record_could_hold_is_refused() {
+    parse_pairs(&[("example.com/x", &"x".repeat(30 << 10))]).unwrap();
+    let error = parse_pairs(&[("example.com/x", &"x".repeat(40 << 10))]).unwrap_err();
+    assert!(matches!(error, SpecError::TooLarge { .. }));
+}
+
+#[test]
+fn messages_show_little_of_a_value_and_nothing_unescaped() {
+    let error = parse_one("ttl", &format!("\u{1b}[2J{}", "x".repeat(5000))).unwrap_err();
+    let text = error.to_string();
+    assert!(text.len() < 400 && !text.contains('\u{1b}'), "{text}");
+}
+
+proptest! {
+    #[test]
+    fn what_is_accepted_keeps_the_rules(
+        pairs in proptest::collection::btree_map(
+            prop_oneof![
+                proptest::sample::select(SUPPORTED.to_vec()).prop_map(|name| format!("{PREFIX}{name}")),
+                ".{0,12}",
+            ],
+            prop_oneof![
+                "[0-9]{1,11}", "[0-9]{1,4}[hms]", "[a-z./]{0,8}", ".{0,20}",
+                proptest::sample::select(vec!["tls", "certs.d", "pod-certificate", "rsa-2048", "0440"])
+                    .prop_map(str::to_owned),
+            ],
+            0..6,
+        ),
+        group in proptest::option::of("[0-9]{0,11}|.{0,4}"),
+    ) {
+        let pod: BTreeMap<String, String> =
+            POD.into_iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect();
+        let context: VolumeContext = pairs.into_iter().chain(pod).collect();
+        let td: TrustDomain = "example.org".parse().unwrap();
+        let limits = Limits::default();
+        if let Ok(spec) = VolumeSpec::parse(&context, group.as_deref(), &td, &limits) {
+            prop_assert!(spec.ttl >= limits.min_ttl && spec.ttl <= limits.max_ttl);
+            prop_assert_eq!(spec.ownership.file_mode & !0o444, 0);
+            let names = [spec.files.certificate.as_ref(), spec.files.key.as_ref(),
+                Some(&spec.files.bundle), spec.files.combined.as_ref()];
+            let names: Vec<&String> = names.into_iter().flatten().collect();
+            let distinct: std::collections::BTreeSet<&String> = names.iter().copied().collect();
+            prop_assert_eq!(names.len(), distinct.len());
+            prop_assert!(names.iter().all(|n| !n.contains('/') && !n.starts_with("..") && !n.is_empty()));
+            // A request that was accepted is accepted on every restart.
+            prop_assert_eq!(VolumeSpec::parse_lenient(&context, group.as_deref(), &td, &limits), Ok(spec));
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! CSRs: ours, and all that is refused of others.
+
+use rcgen::{Attribute, BasicConstraints, DnType, IsCa, KeyUsagePurpose};
+
+use super::*;
+
+fn parsed(change: impl FnOnce(&mut CertificateParams)) -> Result<Csr, CsrError> {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
+    params.subject_alt_names = vec![uri(id().as_str())];
+    change(&mut params);
+    let made = params
+        .serialize_request(&KeyPair::generate().unwrap())
+        .unwrap();
+    Csr::parse(made.der())
+}
+
+#[test]
+fn ours_parse_with_every_key_algorithm() {
+    for algorithm in KeyAlgorithm::ALL {
+        let key = PrivateKey::generate(algorithm).unwrap();
+        let csr = Csr::create(&key, &id()).unwrap();
+        let parsed = Csr::parse(csr.der()).unwrap();
+        assert_eq!(parsed, csr);
+        assert_eq!(parsed.spki_der(), key.spki_der());
+        assert_eq!(*parsed.id(), id());
+        assert_eq!(parsed.key_algorithm(), Some(algorithm));
+    }
+}
+
+#[test]
+fn a_plain_request_of_another_maker_parses() {
+    assert_eq!(*parsed(|_| {}).unwrap().id(), id());
+}
+
+#[test]
+fn anything_more_is_refused() {
+    assert_eq!(
+        parsed(|params| params.distinguished_name.push(DnType::CommonName, "x")),
+        Err(CsrError::Subject)
+    );
+    assert_eq!(
+        parsed(|params| params.key_usages = vec![KeyUsagePurpose::DigitalSignature]),
+        Err(CsrError::Extensions)
+    );
+    assert_eq!(
+        parsed(|params| params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained)),
+        Err(CsrError::Extensions)
+    );
+    assert_eq!(
+        parsed(|params| params.subject_alt_names.clear()),
+        Err(CsrError::Attributes)
+    );
+    assert_eq!(
+        parsed(|params| params.subject_alt_names.push(uri("spiffe://example.org/b"))),
+        Err(CsrError::Names)
+    );
+    assert_eq!(
+        parsed(|params| params.subject_alt_names =
+            vec![SanType::DnsName("a.example".try_into().unwrap())]),
+        Err(CsrError::Names)
+    );
+    assert!(matches!(
+        parsed(|params| params.subject_alt_names = vec![uri("https://example.org/a")]),
+        Err(CsrError::Id(_))
+    ));
+}
+
+#[test]
+fn another_attribute_is_refused() {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
+    params.subject_alt_names = vec![uri(id().as_str())];
+    let challenge = Attribute {
+        oid: &[1, 2, 840, 113_549, 1, 9, 7],
+        values: vec![0x31, 3, 0x0c, 1, b'x'],
+    };
+    let made = params
+        .serialize_request_with_attributes(&KeyPair::generate().unwrap(), vec![challenge])
+        .unwrap();
+    assert_eq!(Csr::parse(made.der()), Err(CsrError::Attributes));
+}
+
+#[test]
+fn a_wrong_signature_is_refused() {
+    let csr = Csr::create(&key(), &id()).unwrap();
+    let mut der = csr.der().to_vec();
+    let last = der.len() - 1;
+    der[last] ^= 1;
+    assert_eq!(Csr::parse(&der), Err(CsrError::Signature));
+    assert_eq!(Csr::parse(b"junk"), Err(CsrError::Malformed));
+    let mut longer = csr.der().to_vec();
+    longer.push(0);
+    assert_eq!(Csr::parse(&longer), Err(CsrError::Malformed));
+}
+
+#[test]
+fn no_changed_byte_passes() {
+    let csr = Csr::create(&key(), &id()).unwrap();
+    for at in 0..csr.der().len() {
+        let mut der = csr.der().to_vec();
+        der[at] ^= 1;
+        assert!(Csr::parse(&der).is_err(), "byte {at}");
+    }
+}
