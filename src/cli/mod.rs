@@ -28,7 +28,6 @@ struct Cli {
 enum Command {
     /// Run the node plugin: serve CSI to kubelet and keep every volume fresh.
     Node(Box<node::NodeArgs>),
-    /// See it work on this machine, without a cluster: pods, rotation, a crash, mutual TLS.
     Demo(demo::DemoArgs),
 }
 

@@ -1,5 +1,6 @@
 //! `svid-csi demo`: a node without a cluster, for people to watch and programs to read.
 
+mod handshake;
 mod openssl;
 mod plugin;
 mod pod;
@@ -25,11 +26,11 @@ const DRIVER: &str = "csi.svid.dev";
 const TRUST_DOMAIN: &str = "example.org";
 
 const ABOUT: &str = "\
-Makes a temporary CA, starts the real node plugin on real sockets, publishes the volumes of five
-pods by the CSI calls that kubelet makes, rotates their SVIDs every few seconds, kills the plugin
+Makes a temporary CA, starts the real node plugin on real sockets, publishes the volumes of five \
+pods by the CSI calls that kubelet makes, rotates their SVIDs every few seconds, kills the plugin \
 with SIGKILL and starts it again. OpenSSL verifies every SVID, and two of the pods talk mutual TLS.
 
-Needs openssl, and root or unprivileged user namespaces. All mounts are made in a mount namespace
+Needs openssl, and root or unprivileged user namespaces. All mounts are made in a mount namespace \
 of the demo's own. When it ends, also by Ctrl-C, no process, mount or directory is left.";
 
 const EXAMPLES: &str = "\
@@ -40,13 +41,17 @@ Examples:
   The same, for a program:
     svid-csi demo --json | jq -r 'select(.event == \"rotated\") | .pod'
 
-Environment: NO_COLOR for plain lines, TMPDIR for where the temporary directory is made.
+Environment: NO_COLOR for plain lines, TMPDIR for another place than /tmp.
 
 Exit status: 0 if every step held, 1 otherwise.";
 
 /// Arguments of `svid-csi demo`.
 #[derive(Debug, Args)]
-#[command(long_about = ABOUT, after_help = EXAMPLES)]
+#[command(
+    about = "See it work on this machine: pods, rotation, a crash, mutual TLS",
+    long_about = ABOUT,
+    after_help = EXAMPLES
+)]
 pub(super) struct DemoArgs {
     /// Write one JSON object a line; the last has the event `done`
     #[arg(long)]
@@ -83,11 +88,11 @@ fn perform(show: &mut Show) -> Result<Summary> {
         .build()?;
     runtime.block_on(async {
         let mut stage = Stage::build()?;
-        let played = tokio::select! {
-            played = play(&mut stage, show, isolation, openssl) => played,
-            stopped = stopped() => stopped,
+        let (played, asked) = tokio::select! {
+            played = play(&mut stage, show, isolation, openssl) => (played, false),
+            stopped = stopped() => (stopped, true),
         };
-        if played.is_err() {
+        if played.is_err() && !asked {
             show.log(stage.log_tail());
         }
         // The first fault is the one to tell.

@@ -14,7 +14,7 @@ use super::{DRIVER, plugin::Plugin};
 use crate::sys::{LinuxMounter, MountEntry, Mounter};
 
 /// How much of the plugin's log is shown after a failure, in lines.
-const TAIL: usize = 20;
+const TAIL: usize = 12;
 
 /// A node without a cluster. Everything of it goes when this is dropped; [`Stage::clear`] tells
 /// whether it did.

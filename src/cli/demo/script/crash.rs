@@ -108,7 +108,9 @@ impl Script<'_> {
         let all = before.len();
         let text = match all - kept {
             0 => format!("all {all} have the serial they had: nothing was issued again"),
-            due => format!("{kept} of {all} have the serial they had; {due} had come due"),
+            due => {
+                format!("{kept} of {all} have the serial they had; {due} came due and were renewed")
+            }
         };
         self.show
             .check("kept", &text, json!({ "kept": kept, "due": all - kept }))?;

@@ -79,7 +79,11 @@ impl<'a> Script<'a> {
     ) -> Result<bool> {
         let deadline = Instant::now() + patience;
         loop {
-            self.stage.plugin_is_well()?;
+            if let Err(error) = self.stage.plugin_is_well() {
+                self.show.plugin(None);
+                self.show.volumes(&self.watch, SystemClock.now())?;
+                return Err(error);
+            }
             for rotation in self.watch.look(|| SystemClock.now())? {
                 self.show.rotated(&rotation)?;
             }

@@ -8,7 +8,8 @@ use serde_json::json;
 use super::{CLIENT, SERVER, Script, millis};
 use crate::{
     cli::demo::{
-        openssl::{self, Meeting},
+        handshake::{self, Meeting},
+        openssl,
         plugin::csi_socket,
         pod::PODS,
         show::rounded,
@@ -23,19 +24,19 @@ impl Script<'_> {
     pub(super) async fn ground(&mut self, isolation: Isolation, openssl: &str) -> Result<()> {
         self.show.step(
             "A node of its own",
-            "No cluster: a temporary kubelet directory, and mounts that nobody else sees.",
+            "No cluster: a temporary kubelet directory, and nothing that stays.",
         )?;
         let (name, text) = match isolation {
-            Isolation::Mount => ("mount", "in a mount namespace of its own"),
+            Isolation::Mount => ("mount", "mounts only in a mount namespace of its own"),
             Isolation::UserAndMount => (
                 "user",
-                "in a user and a mount namespace of its own, without any privilege outside",
+                "mounts only in a user and mount namespace of its own: no privilege outside",
             ),
         };
         self.show
             .check("namespace", text, json!({ "namespace": name }))?;
         let root = self.stage.root().display().to_string();
-        let text = format!("in {root}");
+        let text = format!("files only in {root}");
         self.show
             .check("directory", &text, json!({ "directory": root }))?;
         let text = format!("{openssl} will check what is claimed here");
@@ -172,8 +173,8 @@ impl Script<'_> {
         let client = self.party(CLIENT)?;
         let forged = self.stage.root().join("forged");
         let forged = openssl::forge(forged, &client.spiffe_id, &client.set.join("ca.crt"))?;
-        let reason = openssl::refuse(&server, &forged).await?;
-        let text = format!("a forged certificate for web-1's SPIFFE ID: refused, {reason}");
+        let reason = handshake::refuse(&server, &forged).await?;
+        let text = format!("a forged certificate for web-1's ID is refused: {reason}");
         self.show
             .check("forgery", &text, json!({ "reason": reason }))?;
         self.breathe().await
@@ -182,7 +183,7 @@ impl Script<'_> {
     /// A mutual-TLS connection between two of the pods, in which each sees who the other is.
     pub(super) async fn meet(&self) -> Result<Meeting> {
         let (server, client) = (self.party(SERVER)?, self.party(CLIENT)?);
-        let meeting = openssl::meet(&server, &client).await?;
+        let meeting = handshake::meet(&server, &client).await?;
         for (found, expected) in [
             (&meeting.client, &client.spiffe_id),
             (&meeting.server, &server.spiffe_id),

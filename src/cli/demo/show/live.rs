@@ -8,7 +8,7 @@ use std::{
 use anyhow::Result;
 use tokio::time::Instant;
 
-use super::{print, short};
+use super::output::{print, short};
 use crate::cli::demo::watch::{Volume, Watch};
 
 /// The shortest time between two drawings that only the clock is the reason for.

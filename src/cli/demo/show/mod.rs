@@ -1,12 +1,9 @@
 //! What the demo tells: a table that changes in place, plain lines, or JSON.
 
 mod live;
+mod output;
 
-use std::{
-    env,
-    io::{self, IsTerminal, Write, stdout},
-    time::{Duration, SystemTime},
-};
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Error, Result};
 use serde_json::{Value, json};
@@ -17,6 +14,9 @@ use super::{
     watch::{Rotation, Watch},
 };
 use live::Table;
+use output::{is_terminal, merge, print, short};
+
+pub(super) use output::rounded;
 
 const TITLE: &str = "svid-csi demo: SPIFFE identities for pods, without a cluster";
 
@@ -243,34 +243,4 @@ impl Show {
         merge(&mut line, fields);
         print(&format!("{line}\n"))
     }
-}
-
-fn print(text: &str) -> Result<()> {
-    let mut out = stdout().lock();
-    out.write_all(text.as_bytes())?;
-    Ok(out.flush()?)
-}
-
-fn merge(into: &mut Value, fields: Value) {
-    if let (Value::Object(into), Value::Object(fields)) = (into, fields) {
-        into.extend(fields);
-    }
-}
-
-/// To three digits, as many as mean something here.
-pub(super) fn rounded(number: f64) -> f64 {
-    (number * 1e3).round() / 1e3
-}
-
-/// As much of a serial number as tells two apart.
-fn short(serial: &str) -> &str {
-    serial.get(..8).unwrap_or(serial)
-}
-
-/// Whether colour and moving the cursor are welcome (no-color.org).
-fn is_terminal() -> bool {
-    let set = |name: &str| env::var_os(name).filter(|value| !value.is_empty());
-    io::stdout().is_terminal()
-        && set("NO_COLOR").is_none()
-        && set("TERM").is_some_and(|term| term != "dumb")
 }
