@@ -11,6 +11,7 @@
 )]
 
 mod bad_requests;
+mod inspect;
 mod layering;
 mod plugin;
 mod sanity;
