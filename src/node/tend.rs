@@ -33,7 +33,10 @@ impl Node {
         // It was rendered before, of the same names.
         let id = self.identity(work.spec.as_ref()?).ok()?;
         let next = match self.tend_locked(&volume, &mut work, &id, due).await {
-            Ok(()) => work.svid.as_ref().map(|svid| volume.renew_at(&svid.x509)),
+            Ok(()) => work
+                .svid
+                .as_ref()
+                .map(|svid| volume.next_look(&svid.x509, self.clock.now())),
             Err(error) => Some(self.note_failure(&volume, &mut work, &id, &error)),
         };
         volume.show(&work);

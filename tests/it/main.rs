@@ -11,8 +11,13 @@
 )]
 
 mod bad_requests;
+mod calls;
 mod inspect;
 mod layering;
+mod local_ca;
 mod plugin;
+mod process;
+mod recovery;
 mod sanity;
 mod volume;
+mod volume_reference;

@@ -46,7 +46,7 @@ impl Content {
         if text.starts_with(b"{") {
             return Authorities::from_jwks(text).map(Self::Bundle);
         }
-        if bytes.windows(11).any(|window| window == b"-----BEGIN ") {
+        if has(bytes, b"-----BEGIN ") {
             return Self::from_pem(bytes);
         }
         if let Ok(certificate) = Certificate::from_der(bytes) {
@@ -54,7 +54,7 @@ impl Content {
         }
         PrivateKey::from_pkcs8_der(bytes)
             .map(Self::Key)
-            .map_err(|_| {
+            .map_err(|_neither| {
                 Fault::Unrecognised(
                     "the file is neither PEM, nor a certificate or key in DER, nor a SPIFFE bundle"
                         .to_owned(),
@@ -138,6 +138,10 @@ impl Authorities {
             Err(BundleError::Empty { .. }) => Err(Fault::Damaged(
                 "the bundle has no X.509 authority".to_owned(),
             )),
+            // Any other JSON, such as a log.
+            Err(error @ BundleError::Json { .. }) if !has(json, b"\"keys\"") => {
+                Err(Fault::Unrecognised(error.to_string()))
+            }
             Err(error) => Err(Fault::Damaged(error.to_string())),
         }
     }
@@ -164,6 +168,10 @@ impl Authorities {
         let first = domains.next()?;
         domains.all(|domain| domain == first).then_some(first)
     }
+}
+
+fn has(bytes: &[u8], part: &[u8]) -> bool {
+    bytes.windows(part.len()).any(|window| window == part)
 }
 
 // === impl Fault ===
@@ -198,6 +206,7 @@ mod tests {
             b"\xff\n-----BEGIN PRIVATE KEY-----\nAQ",
             b"{\"keys\":[]}",
             b"{\"keys\":",
+            b"{\"keys\":7}",
         ] {
             let fault = fault(damaged);
             assert!(matches!(fault, Fault::Damaged(_)), "{fault:?}");
@@ -206,6 +215,7 @@ mod tests {
             &b""[..],
             b" \n",
             b"{}",
+            b"{\"level\":\"INFO\"}\n{}",
             b"hello",
             b"\x30\x03\x02\x01\x01",
             b"-----BEGIN PUBLIC KEY-----\nAQID\n-----END PUBLIC KEY-----\n",

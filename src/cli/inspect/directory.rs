@@ -3,6 +3,7 @@
 use std::{
     ffi::OsStr,
     fs, io,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
@@ -124,8 +125,8 @@ fn list(dir: &Path) -> io::Result<Vec<PathBuf>> {
 }
 
 /// The mount that the directory is on: the last one on the nearest path above it.
-fn mount_of(path: &Path, driver: &str) -> Option<Mount> {
-    let path = fs::canonicalize(path).ok()?;
+fn mount_of(asked: &Path, driver: &str) -> Option<Mount> {
+    let path = fs::canonicalize(asked).ok()?;
     let mounts = LinuxMounter.mounts().ok()?;
     let depth = |mount: &MountEntry| mount.mount_point.components().count();
     let nearest = mounts
@@ -133,6 +134,10 @@ fn mount_of(path: &Path, driver: &str) -> Option<Mount> {
         .filter(|mount| path.starts_with(&mount.mount_point))
         // The last of those that are equal.
         .max_by_key(|mount| depth(mount))?;
+    // Of another mount namespace, as by `/proc/1/root/…`, or hidden by another mount.
+    if fs::metadata(&nearest.mount_point).ok()?.dev() != fs::metadata(asked).ok()?.dev() {
+        return None;
+    }
     Some(Mount {
         fs_type: nearest.fs_type.clone(),
         source: nearest.source.clone(),

@@ -111,3 +111,6 @@ fn inspect(path: &Path, setting: &Setting) -> Inspected {
     }
     result
 }
+
+#[cfg(test)]
+mod tests;

@@ -38,11 +38,12 @@ impl Moment {
         }
     }
 
-    /// `in 42m 10s`, `3m 2s ago`, `now`
+    /// `in 42m 10s`, `3m 2s ago`, `just now`
     pub(super) fn relative(self, now: SystemTime) -> String {
         match self.0.duration_since(now) {
-            Ok(ahead) if ahead < Duration::from_secs(1) => "now".to_owned(),
+            Ok(ahead) if ahead < Duration::from_secs(1) => "just now".to_owned(),
             Ok(ahead) => format!("in {}", span(ahead)),
+            Err(past) if past.duration() < Duration::from_secs(1) => "just now".to_owned(),
             Err(past) => format!("{} ago", span(past.duration())),
         }
     }
@@ -133,7 +134,9 @@ mod tests {
         };
         assert_eq!(at(2530).relative(now), "in 42m 10s");
         assert_eq!(at(-182).relative(now), "3m 2s ago");
-        assert_eq!(at(0).relative(now), "now");
+        assert_eq!(at(0).relative(now), "just now");
+        let half = Duration::from_millis(500);
+        assert_eq!(at(0).relative(now + half), "just now");
         assert_eq!(at(-182).seconds_from(now), -182);
         assert_eq!(at(0).for_people(), "2026-11-03 10:00:00Z");
         let json = serde_json::to_string(&at(0)).unwrap();
