@@ -136,10 +136,10 @@ fn its_metrics_exist() {
         &metrics.renewals,
         &metrics.bundle_rewrites,
     ] {
-        family.get_or_create(&ok);
+        family.get_or_create(&ok).inc();
     }
     let state = VolumeState::Live;
-    metrics.volumes.get_or_create(&StateLabel { state });
+    metrics.volumes.get_or_create(&StateLabel { state }).set(1);
     let shown = metrics.encode().unwrap();
     let names = REFERENCE
         .split('`')

@@ -9,8 +9,8 @@ use std::{
 
 use super::{
     content::{Content, Fault},
+    facts::{Entry, Mount, Owner, Set},
     moment::Moment,
-    report::{Entry, Mount, Owner, Set},
 };
 use crate::{
     sys::{LinuxMounter, MountEntry, Mounter, RegularFile},

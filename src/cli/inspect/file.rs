@@ -9,8 +9,9 @@ use super::{
     Setting,
     content::{Content, Fault},
     directory::MAX_FILE,
+    facts::{Entry, Owner},
     judge::{self, Against},
-    report::{Code, Entry, Inspected, Kind, Owner},
+    report::{Code, Inspected, Kind},
 };
 use crate::sys::{RegularFile, read_bounded};
 

@@ -1,58 +1,17 @@
 //! The report for people: aligned, one screen a path, problems last.
 
-use std::{ffi::OsString, fmt::Write, time::SystemTime};
+use std::{fmt::Write, time::SystemTime};
 
 use super::{
+    facts::{Bundle, Entry, Renewal, Svid, Volume},
     moment::{Moment, span},
-    report::{
-        Bundle, Entry, Inspected, Kind, Problem, Renewal, Report, Severity, Status, Svid, Volume,
-    },
+    report::{Inspected, Kind, Problem, Report, Severity, Status},
+    style::{Style, Tone, clean},
 };
 use crate::volume::RecordState;
 
-/// Whether to use colours.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Style {
-    colour: bool,
-}
-
-/// What is shown in a colour.
-#[derive(Clone, Copy)]
-enum Tone {
-    Good,
-    Bad,
-    Doubtful,
-    Strong,
-}
-
 /// How many lines there are of anything that can be many.
 const MANY: usize = 8;
-
-// === impl Style ===
-
-impl Style {
-    /// Colours on a terminal, unless NO_COLOR (no-color.org) or TERM says otherwise.
-    pub(super) fn of(terminal: bool, variable: impl Fn(&str) -> Option<OsString>) -> Self {
-        let refused = variable("NO_COLOR").is_some_and(|value| !value.is_empty())
-            || variable("TERM").is_some_and(|value| value == "dumb");
-        Self {
-            colour: terminal && !refused,
-        }
-    }
-
-    fn paint(self, tone: Tone, text: &str) -> String {
-        let code = match tone {
-            Tone::Good => 32,
-            Tone::Bad => 31,
-            Tone::Doubtful => 33,
-            Tone::Strong => 1,
-        };
-        match self.colour {
-            true => format!("\x1b[{code}m{text}\x1b[0m"),
-            false => text.to_owned(),
-        }
-    }
-}
 
 /// All of it, as lines.
 pub(super) fn render(report: &Report, style: Style) -> String {
@@ -280,26 +239,6 @@ fn files(rows: &mut Vec<Row>, files: &[Entry]) {
     }
 }
 
-/// A certificate's names and a record's messages are somebody else's words: they must not steer
-/// the terminal.
-fn clean(text: &str) -> String {
-    let steers = |c: char| {
-        c.is_control()
-            || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-    };
-    if !text.contains(steers) {
-        return text.to_owned();
-    }
-    let mut out = String::new();
-    for c in text.chars() {
-        match steers(c) {
-            true => out.extend(c.escape_unicode()),
-            false => out.push(c),
-        }
-    }
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use super::{super::report::Code, *};
@@ -335,23 +274,5 @@ mod tests {
             text.contains("a\\u{1b}[2Jb") && text.contains("x\\u{a}y"),
             "{text}"
         );
-    }
-
-    #[test]
-    fn colours_are_for_terminals_that_want_them() {
-        let of = |terminal, variables: &[(&str, &str)]| {
-            let variable = |name: &str| {
-                let found = variables.iter().find(|(key, _)| *key == name);
-                found.map(|(_, value)| OsString::from(value))
-            };
-            Style::of(terminal, variable).colour
-        };
-        assert!(of(true, &[]));
-        assert!(of(true, &[("NO_COLOR", ""), ("TERM", "xterm")]));
-        assert!(!of(false, &[]));
-        assert!(!of(true, &[("NO_COLOR", "1")]));
-        assert!(!of(true, &[("TERM", "dumb")]));
-        let coloured = render(&report(Inspected::new("p")), Style { colour: true });
-        assert_eq!(coloured, "\x1b[1mp\x1b[0m: \x1b[32mok\x1b[0m\n");
     }
 }

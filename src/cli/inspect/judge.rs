@@ -4,8 +4,9 @@ use std::time::{Duration, SystemTime};
 
 use super::{
     content::Authorities,
+    facts::{Authority, Bundle, Chain, Key, Svid},
     moment::{Moment, span},
-    report::{Authority, Bundle, Chain, Code, Inspected, Key, Svid},
+    report::{Code, Inspected},
 };
 use crate::pki::{Certificate, PrivateKey, SvidError, X509Svid};
 

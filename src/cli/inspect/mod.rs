@@ -3,6 +3,7 @@
 
 mod content;
 mod directory;
+mod facts;
 mod file;
 mod human;
 mod judge;
@@ -11,6 +12,7 @@ mod names;
 mod ownership;
 mod recorded;
 mod report;
+mod style;
 mod volume;
 
 use std::{
@@ -24,10 +26,10 @@ use anyhow::Result;
 use clap::Args;
 
 use self::{
-    human::Style,
     judge::Against,
     moment::Moment,
     report::{Inspected, Report},
+    style::Style,
 };
 use super::{
     UsageError,

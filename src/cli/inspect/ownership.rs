@@ -2,7 +2,8 @@
 
 use super::{
     directory::{Directory, Record},
-    report::{Code, Inspected, Owner},
+    facts::Owner,
+    report::{Code, Inspected},
 };
 use crate::{sys::Ownership, volume::VolumeSpec};
 

@@ -4,8 +4,9 @@ use std::{path::Path, time::SystemTime};
 
 use super::{
     directory::{Directory, Record},
+    facts::{LastError, Recorded},
     moment::Moment,
-    report::{Code, Inspected, LastError, Recorded},
+    report::{Code, Inspected},
 };
 use crate::{
     pki::X509Svid,

@@ -6,11 +6,12 @@ use super::{
     Setting,
     content::{Authorities, Content, Fault},
     directory::{Directory, FileError, Record, SetFile},
+    facts::{Renewal, Volume},
     judge::{self, Against},
     moment::Moment,
     names::{self, BUNDLE_JSON, FEDERATED, Names},
     ownership, recorded,
-    report::{Code, Inspected, Kind, Renewal, Volume},
+    report::{Code, Inspected, Kind},
 };
 use crate::{
     id::SpiffeId,
