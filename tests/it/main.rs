@@ -12,12 +12,17 @@
 
 mod bad_requests;
 mod calls;
+mod crash;
+mod dropped;
 mod inspect;
+mod invariants;
 mod layering;
 mod local_ca;
 mod plugin;
 mod process;
+mod reader;
 mod recovery;
 mod sanity;
+mod steps;
 mod volume;
 mod volume_reference;

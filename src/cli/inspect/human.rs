@@ -93,7 +93,12 @@ fn rows(result: &Inspected, now: SystemTime) -> Vec<Row> {
             "not verified"
         };
         rows.push(("chain", format!("{word} against {}", chain.against)));
-    } else if result.svid.is_some() && result.kind != Some(Kind::Volume) {
+    } else if result
+        .svid
+        .as_ref()
+        .is_some_and(|svid| svid.spiffe_id.is_some())
+        && result.kind != Some(Kind::Volume)
+    {
         rows.push(("chain", "not verified; give --bundle FILE".to_owned()));
     }
     if let Some(key) = &result.key {
