@@ -1,5 +1,6 @@
 //! The command line: arguments become configuration, configuration becomes wiring.
 
+mod demo;
 mod inspect;
 mod node;
 mod output;
@@ -34,6 +35,7 @@ enum Command {
     Node(Box<node::NodeArgs>),
     /// Show a volume, certificate, chain, trust bundle or key, and whether it is good.
     Inspect(inspect::InspectArgs),
+    Demo(demo::DemoArgs),
     /// Print the version.
     Version(version::VersionArgs),
 }
@@ -72,6 +74,7 @@ pub fn main() -> ExitCode {
     let result = match cli.command {
         Command::Node(args) => node::run(*args),
         Command::Inspect(args) => inspect::run(args, &SystemClock),
+        Command::Demo(args) => demo::run(&args),
         Command::Version(args) => version::run(&args),
     };
     match result {

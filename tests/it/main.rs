@@ -13,6 +13,7 @@
 mod bad_requests;
 mod calls;
 mod crash;
+mod demo;
 mod dropped;
 mod inspect;
 mod invariants;
