@@ -151,6 +151,9 @@ async fn settle_publish(victim: &mut Victim, pod: &Pod, afterwards: Call, whole:
     let before = victim.bury(&undecided).await;
     let set = swapped_in(&victim.node, pod);
     assert!(set.is_some() || !whole);
+    if let Some(record) = victim.node.record(pod).filter(|_| !whole) {
+        assert_eq!(record["state"], "pending", "it was not answered");
+    }
     victim.revive(&before, &undecided).await;
     if afterwards == Call::Publish {
         victim.node.publish(pod).await.unwrap();

@@ -172,6 +172,37 @@ async fn settle(node: &Node, pod: &Pod, made: Call, last: Call) {
     assert_gone(node, pod);
 }
 
+/// The one wait in the middle of a publish with a local CA: an RSA key takes its time.
+#[test]
+fn a_publish_that_is_given_up_while_its_key_is_made_goes_on_or_gives_way() {
+    on_a_node(async || {
+        let node = Node::started(&[]).await;
+        let mut live = Vec::new();
+        for n in 0..6 {
+            let pod = Pod::new(n).with("key-algorithm", "rsa-2048");
+            node.prepare(&pod);
+            let (csi, connection) = connect(&node).await;
+            let mut given = JoinSet::new();
+            given.spawn(call_with(csi, &node, &pod, Call::Publish, None));
+            eventually("it is under way", async || node.record(&pod)).await;
+            connection.shutdown(Shutdown::Both).unwrap();
+            // An answer may have been faster.
+            let _ = given.join_next().await.unwrap();
+            if n % 2 == 0 {
+                eventually("its work is done", async || {
+                    (node.record(&pod)?["state"] == "live").then_some(())
+                })
+                .await;
+                live.push(pod);
+            } else {
+                node.unpublish(&pod).await.unwrap();
+                assert_gone(&node, &pod);
+            }
+        }
+        assert_tidy(&node, &live);
+    });
+}
+
 /// Deadlines from far too short to long enough, many at a time.
 #[test]
 fn deadlines_of_any_length_leave_nothing_half_done() {
