@@ -133,10 +133,10 @@ impl Volume {
         RenewalPolicy::renew_at(svid.not_before(), svid.not_after(), seed.as_bytes())
     }
 
-    /// When to look at the volume after this SVID was put in place. An issuer that is about to end
+    /// When to look at the volume after this SVID was put in place by work that began then. An issuer that is about to end
     /// gives ever shorter lives: without a floor, their renewals would never stop.
-    pub(super) fn next_look(&self, svid: &X509Svid, now: SystemTime) -> SystemTime {
-        self.renew_at(svid).max(now + SOONEST)
+    pub(super) fn next_look(&self, svid: &X509Svid, began: SystemTime) -> SystemTime {
+        self.renew_at(svid).max(began + SOONEST)
     }
 }
 
