@@ -217,10 +217,11 @@ impl Node {
             if work.phase == Phase::Live {
                 live += 1;
                 rewritten += usize::from(self.refresh(&volume, &mut work));
-                let at = work
-                    .svid
-                    .as_ref()
-                    .map_or(now, |svid| self.resume_at(&volume, svid, now));
+                // A set that did not get the current bundle is tried again at once.
+                let at = match &work.svid {
+                    Some(svid) if work.bundles.is_some() => self.resume_at(&volume, svid, now),
+                    _ => now,
+                };
                 self.rotator.schedule(volume.id.clone(), at);
             } else {
                 pending += 1;

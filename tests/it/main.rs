@@ -17,5 +17,6 @@ mod local_ca;
 mod plugin;
 mod process;
 mod recovery;
+mod review;
 mod sanity;
 mod volume;

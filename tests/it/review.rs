@@ -1,0 +1,202 @@
+//! The node in this process, under a clock and a signer that the test holds: races and times
+//! that no outside caller can bring about.
+
+use std::{
+    fs,
+    path::PathBuf,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, SystemTime},
+};
+
+use async_trait::async_trait;
+use svid_csi::{
+    clock::{Clock, SystemClock},
+    id::TrustDomain,
+    node::{Node, NodeConfig, NodeGround, PublishRequest, Recovered},
+    pki::{Authority, KeyAlgorithm, X509Svid},
+    signer::{SignError, SignRequest, Signer, SignerStatus},
+    sys::{KubeletDir, LinuxMounter},
+    trust::{BundleStore, TrustBundles},
+    volume::Limits,
+};
+use tempfile::TempDir;
+use tokio::{task::JoinSet, time::sleep};
+
+use crate::plugin::{DRIVER, Pod, TRUST_DOMAIN, on_a_node};
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// The machine's clock, shifted; tells someone when it is next asked.
+#[derive(Default)]
+struct TestClock {
+    ahead: Mutex<Duration>,
+    once: Mutex<Option<Box<dyn FnOnce() + Send>>>,
+}
+
+/// Signs with one CA and counts.
+struct TestSigner {
+    authority: Authority,
+    clock: Arc<TestClock>,
+    signed: AtomicUsize,
+    /// Runs when the node looks at its clock after a signature.
+    after: Mutex<Option<Box<dyn FnOnce() + Send>>>,
+}
+
+/// A machine: what survives a process.
+struct Machine {
+    root: TempDir,
+    clock: Arc<TestClock>,
+}
+
+/// A process on it.
+struct Plugin {
+    node: Arc<Node>,
+    _tasks: JoinSet<()>,
+}
+
+// === impl TestClock ===
+
+impl TestClock {
+    fn set_ahead(&self, by: Duration) {
+        *self.ahead.lock().unwrap() = by;
+    }
+}
+
+impl Clock for TestClock {
+    fn now(&self) -> SystemTime {
+        let once = self.once.lock().unwrap().take();
+        if let Some(once) = once {
+            once();
+        }
+        SystemClock.now() + *self.ahead.lock().unwrap()
+    }
+}
+
+// === impl TestSigner ===
+
+impl TestSigner {
+    fn new(authority: Authority, clock: &Arc<TestClock>) -> Arc<Self> {
+        Arc::new(Self {
+            authority,
+            clock: clock.clone(),
+            signed: AtomicUsize::new(0),
+            after: Mutex::default(),
+        })
+    }
+
+    fn store(&self) -> Arc<BundleStore> {
+        let bundle = self.authority.bundle().with_sequence(Some(1));
+        Arc::new(BundleStore::new(TrustBundles::own(bundle)))
+    }
+}
+
+#[async_trait]
+impl Signer for TestSigner {
+    async fn sign(&self, request: &SignRequest) -> Result<X509Svid, SignError> {
+        self.signed.fetch_add(1, Ordering::SeqCst);
+        let now = self.clock.now();
+        let svid = self
+            .authority
+            .issue(&request.csr, &request.id, request.ttl, now)
+            .map_err(|error| SignError::new(error.class(), error.to_string()));
+        *self.clock.once.lock().unwrap() = self.after.lock().unwrap().take();
+        svid
+    }
+
+    fn status(&self) -> SignerStatus {
+        SignerStatus {
+            ready: Ok(()),
+            ca_not_after: None,
+        }
+    }
+}
+
+// === impl Machine ===
+
+impl Machine {
+    fn new() -> Self {
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir_all(root.path().join("kubelet/pods")).unwrap();
+        Self {
+            root,
+            clock: Arc::default(),
+        }
+    }
+
+    fn kubelet(&self) -> PathBuf {
+        self.root.path().join("kubelet")
+    }
+
+    fn target(&self, pod: &Pod) -> PathBuf {
+        let (uid, volume) = (&pod.uid, &pod.volume);
+        let relative = format!("pods/{uid}/volumes/kubernetes.io~csi/{volume}/mount");
+        self.kubelet().join(relative)
+    }
+
+    fn look_around(&self, trust_domain: &str) -> (NodeGround, Recovered) {
+        let config = NodeConfig {
+            driver_name: DRIVER.to_owned(),
+            kubelet: KubeletDir::open(&self.kubelet()).unwrap(),
+            trust_domain: trust_domain.parse().unwrap(),
+            limits: Limits::default(),
+            mounter: Box::new(LinuxMounter),
+        };
+        let ground = NodeGround::new(config, Arc::default()).unwrap();
+        let recovered = ground.look_around().unwrap();
+        (ground, recovered)
+    }
+
+    fn start(&self, signer: Arc<dyn Signer>, store: Arc<BundleStore>) -> Plugin {
+        let (ground, recovered) = self.look_around(TRUST_DOMAIN);
+        let (node, inbox) = ground.with_signer(signer, store, self.clock.clone());
+        node.take_over(recovered);
+        let mut tasks = JoinSet::new();
+        tasks.spawn(node.clone().start(inbox));
+        Plugin {
+            node,
+            _tasks: tasks,
+        }
+    }
+
+    async fn publish(&self, plugin: &Plugin, pod: &Pod) {
+        let target = self.target(pod);
+        fs::create_dir_all(target.parent().unwrap()).unwrap();
+        let request = PublishRequest {
+            volume: pod.volume_id().parse().unwrap(),
+            target: target.display().to_string(),
+            context: pod.context().into(),
+            mount_group: None,
+        };
+        plugin.node.publish(request).await.unwrap();
+    }
+}
+
+fn authority(made: SystemTime) -> Authority {
+    let domain: TrustDomain = TRUST_DOMAIN.parse().unwrap();
+    Authority::create(&domain, KeyAlgorithm::EcdsaP256, HOUR * 2_400, made).unwrap()
+}
+
+/// Invariant 9: a restart that finds every volume overdue does not renew them all at once.
+#[test]
+fn overdue_renewals_are_spread_after_a_restart() {
+    on_a_node(async || {
+        let machine = Machine::new();
+        let signer = TestSigner::new(authority(SystemClock.now()), &machine.clock);
+        let store = signer.store();
+        let plugin = machine.start(signer.clone(), store.clone());
+        for n in 0..40 {
+            machine.publish(&plugin, &Pod::new(n)).await;
+        }
+        drop(plugin);
+        signer.signed.store(0, Ordering::SeqCst);
+        machine.clock.set_ahead(Duration::from_secs(3_000));
+        let _plugin = machine.start(signer.clone(), store);
+        // They have a minute; in two seconds it would be all of them if they were not spread.
+        sleep(Duration::from_secs(2)).await;
+        let signed = signer.signed.load(Ordering::SeqCst);
+        assert!(signed < 20, "{signed} of 40 in the first 2 s");
+    });
+}
