@@ -3,11 +3,14 @@
 
 use std::{
     fs,
+    os::unix::fs::PermissionsExt,
     path::PathBuf,
+    process::Command,
     sync::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
+    thread::park_timeout,
     time::{Duration, SystemTime},
 };
 
@@ -16,8 +19,11 @@ use svid_csi::{
     clock::{Clock, SystemClock},
     id::TrustDomain,
     node::{Node, NodeConfig, NodeGround, PublishRequest, Recovered},
-    pki::{Authority, KeyAlgorithm, X509Svid},
-    signer::{SignError, SignRequest, Signer, SignerStatus},
+    pki::{Authority, KeyAlgorithm, TrustBundle, X509Svid},
+    signer::{
+        SignError, SignRequest, Signer, SignerStatus,
+        local::{LocalConfig, LocalSigner},
+    },
     sys::{KubeletDir, LinuxMounter},
     trust::{BundleStore, TrustBundles},
     volume::Limits,
@@ -25,7 +31,10 @@ use svid_csi::{
 use tempfile::TempDir;
 use tokio::{task::JoinSet, time::sleep};
 
-use crate::plugin::{DRIVER, Pod, TRUST_DOMAIN, on_a_node};
+use crate::{
+    plugin::{DRIVER, Pod, TRUST_DOMAIN, eventually, on_a_node},
+    volume::Set,
+};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -172,6 +181,44 @@ impl Machine {
         };
         plugin.node.publish(request).await.unwrap();
     }
+
+    fn set(&self, pod: &Pod) -> Set {
+        Set::read(&self.target(pod)).unwrap()
+    }
+
+    /// Starts the plugin with the CA that is on disk.
+    fn start_local(&self) -> (Plugin, Arc<LocalSigner>) {
+        let (_, recovered) = self.look_around(TRUST_DOMAIN);
+        let config = LocalConfig {
+            directory: self.root.path().join("ca"),
+            create: false,
+            trust_domain: TRUST_DOMAIN.parse().unwrap(),
+            propagation: HOUR,
+        };
+        let signer = LocalSigner::open(config, recovered.trust, self.clock.clone()).unwrap();
+        let signer = Arc::new(signer);
+        (self.start(signer.clone(), signer.bundles()), signer)
+    }
+
+    fn put_ca(&self, authority: &Authority) {
+        let directory = self.root.path().join("ca");
+        fs::create_dir_all(&directory).unwrap();
+        fs::write(directory.join("tls.crt"), authority.certificate_pem()).unwrap();
+        let key = directory.join("tls.key");
+        fs::write(&key, authority.key_pem().as_bytes()).unwrap();
+        fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
+    }
+}
+
+// === impl Plugin ===
+
+impl Plugin {
+    /// What NodeGetVolumeStats says is wrong.
+    fn abnormal(&self, machine: &Machine, pod: &Pod) -> Option<String> {
+        let (id, path) = (pod.volume_id().parse().unwrap(), machine.target(pod));
+        let stats = self.node.stats(&id, &path.display().to_string()).unwrap();
+        stats.abnormal
+    }
 }
 
 fn authority(made: SystemTime) -> Authority {
@@ -198,5 +245,37 @@ fn overdue_renewals_are_spread_after_a_restart() {
         sleep(Duration::from_secs(2)).await;
         let signed = signer.signed.load(Ordering::SeqCst);
         assert!(signed < 20, "{signed} of 40 in the first 2 s");
+    });
+}
+
+/// The bundle after a second root was published.
+fn grown(first: &Authority, second: &Authority) -> TrustBundle {
+    let both = first.bundle().merged(&second.bundle());
+    both.with_sequence(Some(2))
+}
+
+/// Invariant 6: what is published while a volume is on its way reaches that volume, too.
+#[test]
+fn a_bundle_that_changes_during_a_publish_reaches_the_volume() {
+    on_a_node(async || {
+        let machine = Machine::new();
+        let signer = TestSigner::new(authority(SystemClock.now()), &machine.clock);
+        let store = signer.store();
+        let plugin = machine.start(signer.clone(), store.clone());
+        let next = authority(SystemClock.now());
+        let bundle = grown(&signer.authority, &next);
+        // The node has read the bundle, and has not written the set yet.
+        *signer.after.lock().unwrap() = Some(Box::new(move || {
+            store.publish_own(bundle);
+            park_timeout(Duration::from_millis(200));
+        }));
+        let pod = Pod::new(1);
+        machine.publish(&plugin, &pod).await;
+        eventually("the volume trusts the new root", async || {
+            let bundle = machine.set(&pod).bundle;
+            bundle.contains(next.certificate()).then_some(())
+        })
+        .await;
+        assert_eq!(signer.signed.load(Ordering::SeqCst), 1);
     });
 }
