@@ -94,6 +94,24 @@ impl Places {
             .map_err(NodeError::io("open", target.path()))
     }
 
+    /// Opens the tmpfs of a volume to write to it: this device's, not what somebody mounted over
+    /// it or, where kubelet's directory is itself on a tmpfs, what was below it.
+    pub(super) fn open_ours(
+        &self,
+        target: &TargetPath,
+        device: Option<u64>,
+    ) -> Result<VolumeDir, NodeError> {
+        let dir = self.open(target)?;
+        let found = dir
+            .device()
+            .map_err(NodeError::io("look at", target.path()))?;
+        if Some(found) == device {
+            Ok(dir)
+        } else {
+            Err(NodeError::Displaced(target.path().to_owned()))
+        }
+    }
+
     /// Whether the mount of this device is still the one on the target.
     pub(super) fn holds(
         &self,

@@ -279,3 +279,35 @@ fn a_bundle_that_changes_during_a_publish_reaches_the_volume() {
         assert_eq!(signer.signed.load(Ordering::SeqCst), 1);
     });
 }
+
+/// Invariant 1: a key goes to no mount but ours.
+#[test]
+fn nothing_is_written_to_what_somebody_else_mounted_over_a_volume() {
+    on_a_node(async || {
+        let machine = Machine::new();
+        let signer = TestSigner::new(authority(SystemClock.now()), &machine.clock);
+        let store = signer.store();
+        let plugin = machine.start(signer.clone(), store.clone());
+        let pod = Pod::new(1);
+        machine.publish(&plugin, &pod).await;
+        let target = machine.target(&pod);
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "somebody-else"]).arg(&target);
+        assert!(mount.status().unwrap().success());
+        let next = authority(SystemClock.now());
+        store.publish_own(grown(&signer.authority, &next));
+        eventually("the rewrite fails", async || {
+            let abnormal = plugin.abnormal(&machine, &pod)?;
+            abnormal.contains("mount").then_some(())
+        })
+        .await;
+        assert_eq!(fs::read_dir(&target).unwrap().count(), 0);
+        let mut unmount = Command::new("umount");
+        assert!(unmount.arg(&target).status().unwrap().success());
+        eventually("the next try succeeds", async || {
+            let bundle = machine.set(&pod).bundle;
+            bundle.contains(next.certificate()).then_some(())
+        })
+        .await;
+    });
+}
