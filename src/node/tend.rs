@@ -58,7 +58,12 @@ impl Node {
             now < volume.renew_at(&svid.x509) && (current || self.verifies(svid, id, &bundles, now))
         });
         match keep {
-            Some(_) if current => Ok(()),
+            Some(_) if current && work.last_error.is_none() => Ok(()),
+            // The set was swapped in, but its record could not be written.
+            Some(_) if current => {
+                work.succeeded();
+                block_in_place(|| self.note(volume, work, id))
+            }
             Some(svid) => self.rewrite(volume, work, svid, bundles, id),
             None => {
                 observe(

@@ -311,3 +311,28 @@ fn nothing_is_written_to_what_somebody_else_mounted_over_a_volume() {
         .await;
     });
 }
+
+/// A failure that is over is shown no longer, though nothing is due.
+#[test]
+fn a_record_that_could_not_be_written_is_written_later() {
+    on_a_node(async || {
+        let machine = Machine::new();
+        let signer = TestSigner::new(authority(SystemClock.now()), &machine.clock);
+        let store = signer.store();
+        let plugin = machine.start(signer.clone(), store.clone());
+        let pod = Pod::new(1);
+        machine.publish(&plugin, &pod).await;
+        let record = machine.target(&pod).join(".svid/record.json");
+        fs::remove_file(&record).unwrap();
+        fs::create_dir(&record).unwrap();
+        store.publish_own(grown(&signer.authority, &authority(SystemClock.now())));
+        eventually("the record fails", async || plugin.abnormal(&machine, &pod)).await;
+        fs::remove_dir(&record).unwrap();
+        eventually("the record is there", async || {
+            fs::read(&record).ok().filter(|text| !text.is_empty())
+        })
+        .await;
+        assert_eq!(plugin.abnormal(&machine, &pod), None);
+        assert_eq!(signer.signed.load(Ordering::SeqCst), 1);
+    });
+}
