@@ -171,14 +171,9 @@ impl Recovered {
         else {
             return;
         };
-        if let Some(Svid { x509, .. }) = svid
-            && let Some(last) = x509.chain().last()
-        {
+        if let Some(Svid { x509, .. }) = svid {
+            // All of them: the SVIDs before this one may still be in use, and end before it.
             for root in bundle.x509_authorities() {
-                // By name, which can only keep a root too many.
-                if root.subject() != last.issuer() {
-                    continue;
-                }
                 let until = x509.not_after();
                 match self
                     .trust

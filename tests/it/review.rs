@@ -336,3 +336,31 @@ fn a_record_that_could_not_be_written_is_written_later() {
         assert_eq!(signer.signed.load(Ordering::SeqCst), 1);
     });
 }
+
+/// Invariant 6: a pod may still use an SVID that was replaced, until it ends.
+#[test]
+fn a_root_stays_after_a_restart_while_what_it_signed_may_be_in_use() {
+    on_a_node(async || {
+        let machine = Machine::new();
+        let (old, new) = (authority(SystemClock.now()), authority(SystemClock.now()));
+        let pod = Pod::new(1);
+        machine.put_ca(&old);
+        let (plugin, _) = machine.start_local();
+        machine.publish(&plugin, &pod).await;
+        drop(plugin);
+
+        machine.put_ca(&new);
+        machine.clock.set_ahead(HOUR - Duration::from_secs(40));
+        let (plugin, _) = machine.start_local();
+        eventually("the new CA signs", async || {
+            let issuer = machine.set(&pod).svid.leaf().issuer();
+            (issuer == new.certificate().subject()).then_some(())
+        })
+        .await;
+        drop(plugin);
+
+        let (_plugin, signer) = machine.start_local();
+        assert!(signer.bundles().current().own.contains(old.certificate()));
+        assert!(machine.set(&pod).bundle.contains(old.certificate()));
+    });
+}
