@@ -109,7 +109,9 @@ impl NodeGround {
         work.device = Some(self.places.device(target)?);
         if let (Some(set), Some(spec)) = (&set, &work.spec) {
             work.svid = store::read_svid(set, &spec.files);
-            found.bundle = store::read_bundle(set, &record.spiffe_id);
+            // Another trust domain's, after the setting changed, must never mix with ours.
+            found.bundle = store::read_bundle(set, &record.spiffe_id)
+                .filter(|bundle| *bundle.trust_domain() == self.trust_domain);
             found.svid = work.svid.clone();
         }
         // Live without a set is an unpublish that was interrupted.

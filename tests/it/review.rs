@@ -364,3 +364,20 @@ fn a_root_stays_after_a_restart_while_what_it_signed_may_be_in_use() {
         assert!(machine.set(&pod).bundle.contains(old.certificate()));
     });
 }
+
+/// SPIFFE Federation §4.2: bundles of different trust domains are never merged.
+#[test]
+fn volumes_of_another_trust_domain_add_nothing_to_the_bundle() {
+    on_a_node(async || {
+        let machine = Machine::new();
+        let signer = TestSigner::new(authority(SystemClock.now()), &machine.clock);
+        let plugin = machine.start(signer.clone(), signer.store());
+        machine.publish(&plugin, &Pod::new(1)).await;
+        drop(plugin);
+        let (_, recovered) = machine.look_around("other.example");
+        assert_eq!(recovered.len(), 1);
+        assert!(recovered.trust.roots.is_empty() && recovered.trust.bundle.is_none());
+        let (_, recovered) = machine.look_around(TRUST_DOMAIN);
+        assert_eq!(recovered.trust.roots.len(), 1);
+    });
+}
