@@ -269,6 +269,9 @@ impl Node {
 
     fn resume_at(&self, volume: &Volume, svid: &Svid, now: SystemTime) -> SystemTime {
         let at = volume.renew_at(&svid.x509);
+        if now < svid.x509.not_before() {
+            return now;
+        }
         if at > now {
             return at;
         }

@@ -54,8 +54,10 @@ impl Node {
         let (now, bundles) = (self.clock.now(), self.issuer.bundles.current());
         let current = work.bundles.as_ref().is_some_and(|held| *held == bundles);
         let keep = work.svid.clone().filter(|svid| {
+            // A clock that was set back makes an SVID that nobody takes yet.
+            let fresh = now >= svid.x509.not_before() && now < volume.renew_at(&svid.x509);
             // A bundle that doesn't know the SVID's CA must not stand beside it (invariant 2).
-            now < volume.renew_at(&svid.x509) && (current || self.verifies(svid, id, &bundles, now))
+            fresh && (current || self.verifies(svid, id, &bundles, now))
         });
         match keep {
             Some(_) if current && work.last_error.is_none() => Ok(()),

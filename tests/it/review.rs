@@ -381,3 +381,33 @@ fn volumes_of_another_trust_domain_add_nothing_to_the_bundle() {
         assert_eq!(recovered.trust.roots.len(), 1);
     });
 }
+
+/// A clock that ran ahead is set right: what was signed then is not valid for a day.
+#[test]
+fn an_svid_from_the_future_is_replaced() {
+    on_a_node(async || {
+        let machine = Machine::new();
+        let signer = TestSigner::new(authority(SystemClock.now()), &machine.clock);
+        let store = signer.store();
+        machine.clock.set_ahead(HOUR * 24);
+        let plugin = machine.start(signer.clone(), store.clone());
+        let (running, restarted) = (Pod::new(1), Pod::new(2));
+        machine.publish(&plugin, &running).await;
+        sleep(Duration::from_millis(100)).await;
+        machine.clock.set_ahead(Duration::ZERO);
+        eventually("the running node replaces it", async || {
+            machine.set(&running).check(&running.id()).ok()
+        })
+        .await;
+
+        machine.clock.set_ahead(HOUR * 24);
+        machine.publish(&plugin, &restarted).await;
+        drop(plugin);
+        machine.clock.set_ahead(Duration::ZERO);
+        let _plugin = machine.start(signer.clone(), store);
+        eventually("a restart replaces it", async || {
+            machine.set(&restarted).check(&restarted.id()).ok()
+        })
+        .await;
+    });
+}
