@@ -1,5 +1,6 @@
 //! The command line: arguments become configuration, configuration becomes wiring.
 
+mod demo;
 mod node;
 mod telemetry;
 
@@ -27,6 +28,7 @@ struct Cli {
 enum Command {
     /// Run the node plugin: serve CSI to kubelet and keep every volume fresh.
     Node(Box<node::NodeArgs>),
+    Demo(demo::DemoArgs),
 }
 
 /// A setting that can't be used; ends the process with status 64.
@@ -62,6 +64,7 @@ pub fn main() -> ExitCode {
     };
     let result = match cli.command {
         Command::Node(args) => node::run(*args),
+        Command::Demo(args) => demo::run(&args),
     };
     match result {
         Ok(code) => code,

@@ -5,6 +5,7 @@
 
 pub mod lock;
 pub mod namespace;
+pub mod process;
 pub mod selinux;
 pub mod socket;
 

@@ -19,11 +19,11 @@ use crate::{
     volume::{Set, checked},
 };
 
-fn now() -> SystemTime {
+pub fn now() -> SystemTime {
     SystemClock.now()
 }
 
-fn new_ca() -> Authority {
+pub fn new_ca() -> Authority {
     let day = Duration::from_secs(86_400);
     Authority::create(
         &TRUST_DOMAIN.parse().unwrap(),
@@ -35,7 +35,7 @@ fn new_ca() -> Authority {
 }
 
 /// The certificate first: in between, the plugin sees a pair that doesn't match.
-fn put(directory: &Path, authority: &Authority) {
+pub fn put(directory: &Path, authority: &Authority) {
     fs::write(directory.join("tls.crt"), authority.certificate_pem()).unwrap();
     fs::write(directory.join("tls.key"), authority.key_pem().as_bytes()).unwrap();
 }

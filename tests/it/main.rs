@@ -12,11 +12,17 @@
 
 mod bad_requests;
 mod calls;
+mod crash;
+mod demo;
+mod dropped;
+mod invariants;
 mod layering;
 mod local_ca;
 mod plugin;
 mod process;
+mod reader;
 mod recovery;
 mod review;
 mod sanity;
+mod steps;
 mod volume;
