@@ -4,7 +4,7 @@
 use std::{
     fs,
     os::unix::fs::PermissionsExt,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::Command,
     sync::{
         Arc, Mutex,
@@ -226,6 +226,12 @@ fn authority(made: SystemTime) -> Authority {
     Authority::create(&domain, KeyAlgorithm::EcdsaP256, HOUR * 2_400, made).unwrap()
 }
 
+fn mount(source: &str, target: &Path) {
+    let mut mount = Command::new("mount");
+    mount.args(["-t", "tmpfs", source]).arg(target);
+    assert!(mount.status().unwrap().success());
+}
+
 /// Invariant 9: a restart that finds every volume overdue does not renew them all at once.
 #[test]
 fn overdue_renewals_are_spread_after_a_restart() {
@@ -291,11 +297,10 @@ fn nothing_is_written_to_what_somebody_else_mounted_over_a_volume() {
         let pod = Pod::new(1);
         machine.publish(&plugin, &pod).await;
         let target = machine.target(&pod);
-        let mut mount = Command::new("mount");
-        mount.args(["-t", "tmpfs", "somebody-else"]).arg(&target);
-        assert!(mount.status().unwrap().success());
+        mount("somebody-else", &target);
         let next = authority(SystemClock.now());
-        store.publish_own(grown(&signer.authority, &next));
+        let bundle = grown(&signer.authority, &next);
+        store.publish_own(bundle.clone());
         eventually("the rewrite fails", async || {
             let abnormal = plugin.abnormal(&machine, &pod)?;
             abnormal.contains("mount").then_some(())
@@ -304,6 +309,7 @@ fn nothing_is_written_to_what_somebody_else_mounted_over_a_volume() {
         assert_eq!(fs::read_dir(&target).unwrap().count(), 0);
         let mut unmount = Command::new("umount");
         assert!(unmount.arg(&target).status().unwrap().success());
+        store.publish_own(bundle.with_sequence(Some(3)));
         eventually("the next try succeeds", async || {
             let bundle = machine.set(&pod).bundle;
             bundle.contains(next.certificate()).then_some(())
