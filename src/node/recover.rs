@@ -92,9 +92,14 @@ impl NodeGround {
             (Err(reason), None) => {
                 // Its publish never answered OK: without a set there is nothing to lose.
                 drop(dir);
-                self.places.remove(target, None)?;
+                let covered = self.places.remove_top(target)?;
                 info!(target = %target.path().display(), reason, "an unfinished mount is removed");
-                return Ok(None);
+                // What it covered may be live (invariant 3).
+                return if covered {
+                    self.recover_one(target)
+                } else {
+                    Ok(None)
+                };
             }
             (Err(reason), Some(_)) => {
                 self.metrics.unreadable_records.inc();

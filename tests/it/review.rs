@@ -417,3 +417,22 @@ fn an_svid_from_the_future_is_replaced() {
         .await;
     });
 }
+
+/// Invariant 3: of stacked mounts, each is judged by what is in it.
+#[test]
+fn an_unfinished_mount_over_a_live_volume_is_all_that_is_removed() {
+    on_a_node(async || {
+        let machine = Machine::new();
+        let signer = TestSigner::new(authority(SystemClock.now()), &machine.clock);
+        let store = signer.store();
+        let plugin = machine.start(signer.clone(), store.clone());
+        let pod = Pod::new(1);
+        machine.publish(&plugin, &pod).await;
+        let serial = machine.set(&pod).svid.serial_hex().to_owned();
+        drop(plugin);
+        mount(DRIVER, &machine.target(&pod));
+        let plugin = machine.start(signer, store);
+        assert_eq!(machine.set(&pod).svid.serial_hex(), serial);
+        assert_eq!(plugin.abnormal(&machine, &pod), None);
+    });
+}
