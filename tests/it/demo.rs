@@ -81,11 +81,12 @@ impl Demo {
         self.line().map(|line| serde_json::from_str(&line).unwrap())
     }
 
-    /// Reads on until this check was made.
-    fn until(&mut self, check: &str) -> Value {
+    /// Reads on until an event has this member.
+    fn until(&mut self, key: &str, value: impl Into<Value>) -> Value {
+        let value = value.into();
         loop {
             let event = self.event().expect("the demo goes on");
-            if event["check"] == check {
+            if event[key] == value {
                 return event;
             }
             assert_ne!(event["event"], "done", "{event}");
@@ -252,8 +253,9 @@ fn ctrl_c_leaves_nothing() {
 #[test]
 fn a_fault_ends_it_with_the_reason_and_the_plugins_log() {
     let mut demo = Demo::start(&["--json"], None);
-    let ready = demo.until("ready");
-    demo.until("forgery");
+    let ready = demo.until("check", "ready");
+    // It takes seconds, in which the plugin is looked at all the time.
+    demo.until("title", "SVIDs rotate");
     send(&ready["pid"], Signal::SIGKILL);
     let ended = demo.end();
     let done: Value = serde_json::from_str(&ended.last_line).unwrap();
