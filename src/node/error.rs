@@ -56,6 +56,9 @@ pub enum NodeError {
     /// Something that isn't ours is mounted there.
     #[error("{0} is mounted already and not by this driver; unmount it to go on")]
     Foreign(PathBuf),
+    /// A live volume's mount is gone or covered.
+    #[error("the volume's mount on {0} is gone or something else is mounted over it")]
+    Displaced(PathBuf),
     /// The directory that kubelet makes for the volume is missing.
     #[error("{0} does not exist; kubelet makes it before it calls the driver")]
     NoParent(PathBuf),
@@ -116,6 +119,7 @@ impl NodeError {
             | Self::Elsewhere { .. }
             | Self::Taken { .. }
             | Self::Foreign(_)
+            | Self::Displaced(_)
             | Self::NoParent(_)
             | Self::Unknown { .. } => Class::NotReady,
             Self::Unpublishing(_) | Self::ShuttingDown | Self::SignTimeout(_) => Class::Unavailable,

@@ -19,6 +19,7 @@ pub mod metrics;
 
 use std::{collections::BTreeMap, future::Future, sync::Arc, time::Duration};
 
+use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::info;
 
@@ -40,7 +41,7 @@ use crate::{
     id::{IdTemplate, SpiffeId, TemplateInput, TrustDomain},
     signer::{Signer, SignerStatus},
     sys::{KubeletDir, Mounter, selinux},
-    trust::BundleStore,
+    trust::{BundleStore, TrustBundles},
     volume::{Limits, VolumeSpec},
 };
 
@@ -81,6 +82,8 @@ pub struct Node {
     issuer: Issuer,
     table: VolumeTable,
     rotator: RotatorHandle,
+    /// What has not been seen of it changed after the node had its signer.
+    bundle_changes: watch::Receiver<Arc<TrustBundles>>,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
@@ -134,6 +137,7 @@ impl NodeGround {
             metrics,
         } = self;
         let (rotator, inbox) = rotator::channel();
+        let bundle_changes = bundles.subscribe();
         let issuer = Issuer {
             signer,
             bundles,
@@ -150,6 +154,7 @@ impl NodeGround {
             issuer,
             table: VolumeTable::default(),
             rotator,
+            bundle_changes,
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
         };
@@ -170,9 +175,7 @@ impl Node {
         });
         let rotator = Rotator::new(inbox, tend, self.clock.clone());
         let follow = async {
-            let mut bundles = self.issuer.bundles.subscribe();
-            // Whatever changed since the volumes were taken over.
-            bundles.mark_changed();
+            let mut bundles = self.bundle_changes.clone();
             while bundles.changed().await.is_ok() {
                 let sequence = bundles.borrow_and_update().own.sequence();
                 info!(?sequence, "trust bundle");

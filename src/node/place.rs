@@ -94,6 +94,24 @@ impl Places {
             .map_err(NodeError::io("open", target.path()))
     }
 
+    /// Opens the tmpfs of a volume to write to it: this device's, not what somebody mounted over
+    /// it or, where kubelet's directory is itself on a tmpfs, what was below it.
+    pub(super) fn open_ours(
+        &self,
+        target: &TargetPath,
+        device: Option<u64>,
+    ) -> Result<VolumeDir, NodeError> {
+        let dir = self.open(target)?;
+        let found = dir
+            .device()
+            .map_err(NodeError::io("look at", target.path()))?;
+        if Some(found) == device {
+            Ok(dir)
+        } else {
+            Err(NodeError::Displaced(target.path().to_owned()))
+        }
+    }
+
     /// Whether the mount of this device is still the one on the target.
     pub(super) fn holds(
         &self,
@@ -119,14 +137,34 @@ impl Places {
         }
     }
 
+    /// Takes the topmost mount of ours away, as [`Places::remove`] takes all; true if there is
+    /// another below it.
+    pub(super) fn remove_top(&self, target: &TargetPath) -> Result<bool, NodeError> {
+        match self.place(target)? {
+            Some(place) => self.take_one_away(&place, target, None),
+            None => Ok(false),
+        }
+    }
+
     fn take_away(
         &self,
         place: &Target,
         target: &TargetPath,
         device: Option<u64>,
     ) -> Result<(), NodeError> {
+        while self.take_one_away(place, target, device)? {}
+        Ok(())
+    }
+
+    /// The same for the topmost mount; true if there is another below it.
+    fn take_one_away(
+        &self,
+        place: &Target,
+        target: &TargetPath,
+        device: Option<u64>,
+    ) -> Result<bool, NodeError> {
         let io = |doing| NodeError::io(doing, target.path());
-        while place.is_mount_point().map_err(io("look at"))? {
+        if place.is_mount_point().map_err(io("look at"))? {
             // The device we mounted is ours without asking; mountinfo of a full node is long.
             let known = device.is_some() && place.device().ok() == device;
             if !known && !self.is_ours(target)? {
@@ -141,7 +179,11 @@ impl Places {
                 .unmount(place.parent(), place.name())
                 .map_err(io("unmount"))?;
         }
-        place.remove().map_err(io("remove"))
+        if place.is_mount_point().map_err(io("look at"))? {
+            return Ok(true);
+        }
+        place.remove().map_err(io("remove"))?;
+        Ok(false)
     }
 
     fn place(&self, target: &TargetPath) -> Result<Option<Target>, NodeError> {

@@ -209,6 +209,10 @@ impl Node {
         work.phase = Phase::Live;
         volume.show(work);
         self.rotator.schedule(volume.id.clone(), next_look);
+        // A bundle that was published meanwhile made only those due that were scheduled by then.
+        if work.bundles.as_ref() != Some(&self.issuer.bundles.current()) {
+            self.rotator.schedule(volume.id.clone(), self.clock.now());
+        }
         if let (Some(spec), Some(svid)) = (&work.spec, &work.svid) {
             let (pod, serial) = (&spec.pod, svid.x509.serial_hex());
             info!(volume = %volume.id, %pod, spiffe_id = %id, serial, "published");

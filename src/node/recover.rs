@@ -92,9 +92,14 @@ impl NodeGround {
             (Err(reason), None) => {
                 // Its publish never answered OK: without a set there is nothing to lose.
                 drop(dir);
-                self.places.remove(target, None)?;
+                let covered = self.places.remove_top(target)?;
                 info!(target = %target.path().display(), reason, "an unfinished mount is removed");
-                return Ok(None);
+                // What it covered may be live (invariant 3).
+                return if covered {
+                    self.recover_one(target)
+                } else {
+                    Ok(None)
+                };
             }
             (Err(reason), Some(_)) => {
                 self.metrics.unreadable_records.inc();
@@ -109,7 +114,9 @@ impl NodeGround {
         work.device = Some(self.places.device(target)?);
         if let (Some(set), Some(spec)) = (&set, &work.spec) {
             work.svid = store::read_svid(set, &spec.files);
-            found.bundle = store::read_bundle(set, &record.spiffe_id);
+            // Another trust domain's, after the setting changed, must never mix with ours.
+            found.bundle = store::read_bundle(set, &record.spiffe_id)
+                .filter(|bundle| *bundle.trust_domain() == self.trust_domain);
             found.svid = work.svid.clone();
         }
         // Live without a set is an unpublish that was interrupted.
@@ -171,14 +178,9 @@ impl Recovered {
         else {
             return;
         };
-        if let Some(Svid { x509, .. }) = svid
-            && let Some(last) = x509.chain().last()
-        {
+        if let Some(Svid { x509, .. }) = svid {
+            // All of them: the SVIDs before this one may still be in use, and end before it.
             for root in bundle.x509_authorities() {
-                // By name, which can only keep a root too many.
-                if root.subject() != last.issuer() {
-                    continue;
-                }
                 let until = x509.not_after();
                 match self
                     .trust
@@ -217,10 +219,11 @@ impl Node {
             if work.phase == Phase::Live {
                 live += 1;
                 rewritten += usize::from(self.refresh(&volume, &mut work));
-                let at = work
-                    .svid
-                    .as_ref()
-                    .map_or(now, |svid| self.resume_at(&volume, svid, now));
+                // A set that did not get the current bundle is tried again at once.
+                let at = match &work.svid {
+                    Some(svid) if work.bundles.is_some() => self.resume_at(&volume, svid, now),
+                    _ => now,
+                };
                 self.rotator.schedule(volume.id.clone(), at);
             } else {
                 pending += 1;
@@ -271,6 +274,9 @@ impl Node {
 
     fn resume_at(&self, volume: &Volume, svid: &Svid, now: SystemTime) -> SystemTime {
         let at = volume.renew_at(&svid.x509);
+        if now < svid.x509.not_before() {
+            return now;
+        }
         if at > now {
             return at;
         }

@@ -25,6 +25,8 @@ use crate::{clock::Clock, volume::VolumeId};
 
 /// How many volumes are tended to at once.
 const CONCURRENCY: usize = 32;
+/// A clock that lags behind by more, after one sleep, was set back.
+const SET_BACK: Duration = Duration::from_secs(1);
 /// The longest that the task sleeps.
 const LOOK: Duration = Duration::from_secs(10);
 
@@ -146,7 +148,15 @@ impl Rotator {
 
     /// Runs until cancelled, then waits for what is under way.
     pub(super) async fn run(mut self, stop: CancellationToken) {
+        let mut seen = (self.clock.now(), Instant::now());
         loop {
+            let look = (self.clock.now(), Instant::now());
+            // What was signed by a clock that is now set back may not be valid for long.
+            if look.0 + SET_BACK < seen.0 + (look.1 - seen.1) {
+                tracing::warn!("the clock was set back; looking at every volume");
+                self.obey(Command::TendAll);
+            }
+            seen = look;
             self.start_due();
             let beat = self.beat.started.elapsed().as_millis() as u64;
             self.beat.millis.store(beat, Ordering::Relaxed);
@@ -369,14 +379,16 @@ mod tests {
         assert_eq!(seen(&notes).len(), 1);
     }
 
+    /// What was signed before is not valid yet, so everyone is looked at, and once.
     #[tokio::test(start_paused = true)]
-    async fn a_clock_that_jumps_back_starts_nothing_early() {
+    async fn a_clock_that_is_set_back_is_noticed_within_ten_seconds() {
         let (handle, notes, clock, _task) = start(10_000, 0);
         clock.jump(Duration::from_secs(1_000));
         handle.schedule(id("a"), at(1_100));
+        sleep(Duration::from_secs(15)).await;
         *clock.offset.lock().unwrap() = Duration::ZERO;
         sleep(Duration::from_secs(1_000)).await;
-        assert_eq!(seen(&notes), []);
+        assert_eq!(seen(&notes), noted(&[("a", 20)]));
     }
 
     #[tokio::test(start_paused = true)]

@@ -16,6 +16,7 @@ use super::{
 };
 use crate::{
     id::SpiffeId,
+    sys::VolumeDir,
     trust::TrustBundles,
     volume::{RecordState, VolumeId},
 };
@@ -54,11 +55,18 @@ impl Node {
         let (now, bundles) = (self.clock.now(), self.issuer.bundles.current());
         let current = work.bundles.as_ref().is_some_and(|held| *held == bundles);
         let keep = work.svid.clone().filter(|svid| {
+            // A clock that was set back makes an SVID that nobody takes yet.
+            let fresh = now >= svid.x509.not_before() && now < volume.renew_at(&svid.x509);
             // A bundle that doesn't know the SVID's CA must not stand beside it (invariant 2).
-            now < volume.renew_at(&svid.x509) && (current || self.verifies(svid, id, &bundles, now))
+            fresh && (current || self.verifies(svid, id, &bundles, now))
         });
         match keep {
-            Some(_) if current => Ok(()),
+            Some(_) if current && work.last_error.is_none() => Ok(()),
+            // The set was swapped in, but its record could not be written.
+            Some(_) if current => {
+                work.succeeded();
+                block_in_place(|| self.note(volume, work, id))
+            }
             Some(svid) => self.rewrite(volume, work, svid, bundles, id),
             None => {
                 observe(
@@ -124,23 +132,32 @@ impl Node {
         bundles: Arc<TrustBundles>,
         id: &SpiffeId,
     ) -> Result<(), NodeError> {
-        let io = |doing| NodeError::io(doing, volume.target.path());
         let spec = work.spec.as_ref().ok_or(NodeError::Panicked)?;
-        let dir = self.places.open(&volume.target)?;
+        let dir = self.places.open_ours(&volume.target, work.device)?;
         store::write_set(&dir, spec, &svid, &bundles, self.clock.now())
-            .map_err(io("write the set of"))?;
+            .map_err(NodeError::io("write the set of", volume.target.path()))?;
         work.svid = Some(svid);
         work.bundles = Some(bundles);
         work.succeeded();
-        store::write_record(
-            &dir,
-            volume,
-            work,
-            RecordState::Live,
-            id,
-            &self.places.driver_name,
-        )
-        .map_err(io("write the record of"))
+        self.write_record(&dir, volume, work, id)
+    }
+
+    /// Notes what became of a live volume.
+    fn note(&self, volume: &Volume, work: &Work, id: &SpiffeId) -> Result<(), NodeError> {
+        let dir = self.places.open_ours(&volume.target, work.device)?;
+        self.write_record(&dir, volume, work, id)
+    }
+
+    fn write_record(
+        &self,
+        dir: &VolumeDir,
+        volume: &Volume,
+        work: &Work,
+        id: &SpiffeId,
+    ) -> Result<(), NodeError> {
+        let (state, driver) = (RecordState::Live, &self.places.driver_name);
+        store::write_record(dir, volume, work, state, id, driver)
+            .map_err(NodeError::io("write the record of", volume.target.path()))
     }
 
     pub(super) fn verifies(
@@ -180,19 +197,7 @@ impl Node {
             %error,
             "renewal failed; the last good set stays"
         );
-        let record = || {
-            let dir = self.places.open(&volume.target)?;
-            store::write_record(
-                &dir,
-                volume,
-                work,
-                RecordState::Live,
-                id,
-                &self.places.driver_name,
-            )
-            .map_err(NodeError::io("write the record of", volume.target.path()))
-        };
-        if let Err(error) = block_in_place(record) {
+        if let Err(error) = block_in_place(|| self.note(volume, work, id)) {
             warn!(volume = %volume.id, %error, "the failure could not be recorded");
         }
         now + delay

@@ -133,10 +133,13 @@ impl Volume {
         RenewalPolicy::renew_at(svid.not_before(), svid.not_after(), seed.as_bytes())
     }
 
-    /// When to look at the volume after this SVID was put in place by work that began then. An issuer that is about to end
-    /// gives ever shorter lives: without a floor, their renewals would never stop.
+    /// When to look at the volume after this SVID was put in place by work that began then. An
+    /// issuer that is about to end gives ever shorter lives: without a floor, their renewals would
+    /// never stop.
     pub(super) fn next_look(&self, svid: &X509Svid, began: SystemTime) -> SystemTime {
-        self.renew_at(svid).max(began + SOONEST)
+        let at = self.renew_at(svid);
+        // One that is not due yet never waits for the floor: it may be its last seconds.
+        if at > began { at } else { began + SOONEST }
     }
 }
 
@@ -193,5 +196,40 @@ impl Status {
 
     pub(super) fn remaining(&self, now: SystemTime) -> Option<Duration> {
         Some(self.not_after?.duration_since(now).unwrap_or_default())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        id::SpiffeId,
+        pki::{Authority, Csr, KeyAlgorithm},
+        sys::KubeletDir,
+    };
+
+    #[test]
+    fn a_late_look_does_not_push_a_renewal_behind_the_end() {
+        let start = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+        let domain = "example.org".parse().unwrap();
+        let id = SpiffeId::new(&domain, "/ns/shop/sa/cart").unwrap();
+        let day = Duration::from_secs(86_400);
+        let authority =
+            Authority::create(&domain, KeyAlgorithm::EcdsaP256, day, start - day / 2).unwrap();
+        let key = PrivateKey::generate(KeyAlgorithm::EcdsaP256).unwrap();
+        let csr = Csr::create(&key, &id).unwrap();
+        let issue = |ttl| authority.issue(&csr, &id, ttl, start).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let kubelet = KubeletDir::open(directory.path()).unwrap();
+        let target = kubelet.parse_relative("pods/u/volumes/kubernetes.io~csi/v/mount");
+        let volume = Volume::new("csi-1".parse().unwrap(), target.unwrap());
+
+        let svid = issue(Duration::from_secs(10));
+        let renew_at = volume.renew_at(&svid);
+        let late = renew_at - Duration::from_millis(1);
+        assert_eq!(volume.next_look(&svid, start), renew_at);
+        assert_eq!(volume.next_look(&svid, late), renew_at);
+        // As from an issuer about to end: due as soon as it was made.
+        assert_eq!(volume.next_look(&svid, renew_at), renew_at + SOONEST);
     }
 }

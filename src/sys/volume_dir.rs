@@ -11,7 +11,7 @@ use nix::{
     errno::Errno,
     fcntl::renameat,
     sys::{
-        stat::{Mode, mkdirat},
+        stat::{Mode, fstat, mkdirat},
         statfs::{TMPFS_MAGIC, fstatfs},
     },
     unistd::{UnlinkatFlags, unlinkat},
@@ -98,6 +98,11 @@ impl VolumeDir {
             Ok(()) | Err(Errno::ENOENT) => Ok(()),
             Err(errno) => Err(errno.into()),
         }
+    }
+
+    /// The device number: another one for each mount.
+    pub fn device(&self) -> io::Result<u64> {
+        Ok(fstat(&self.fd)?.st_dev)
     }
 
     /// How full it is.

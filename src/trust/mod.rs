@@ -35,7 +35,7 @@ pub struct LiveRoot {
 /// What the live volumes tell, after a restart, of the trust before it.
 #[derive(Debug, Default)]
 pub struct RecoveredTrust {
-    /// The roots that live SVIDs chain to.
+    /// The roots that live SVIDs, or those that they replaced, may chain to.
     pub roots: Vec<LiveRoot>,
     /// The newest bundle found.
     pub bundle: Option<TrustBundle>,

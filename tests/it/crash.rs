@@ -3,7 +3,7 @@
 
 use std::{env, fs, path::PathBuf, time::Duration};
 
-use svid_csi::pki::X509Svid;
+use svid_csi::{pki::X509Svid, sys::DirLock};
 use svid_csi_proto::csi::v1::{NodeUnpublishVolumeRequest, node_client::NodeClient};
 use tokio::{task::JoinSet, time::sleep};
 use tonic::Status;
@@ -96,6 +96,13 @@ fn a_pod(n: usize) -> Pod {
     let mut pod = Pod::new(n);
     pod.fs_group = Some("2000".to_owned());
     pod
+}
+
+/// The plugin waits for this lock before it looks at anything, so that a watch is in place by then.
+fn hold(node: &Node) -> DirLock {
+    let socket = node.csi_socket();
+    fs::create_dir_all(socket.parent().unwrap()).unwrap();
+    DirLock::acquire(socket.parent().unwrap()).unwrap()
 }
 
 /// The SVID of a publish that may not have been answered; what `..data` shows is always whole.
@@ -271,8 +278,10 @@ fn a_bundle_rewrite_that_is_killed_at_any_step_loses_no_trust() {
         while !done {
             let ca = new_ca();
             put(&victim.node.ca_dir(), &ca);
+            let held = hold(&victim.node);
             victim.node.launch();
             let mut steps = victim.watch(&pod, Stop::Before(n)).await;
+            drop(held);
             done = tokio::select! {
                 stopped = steps.stopped() => !stopped,
                 () = eventually("csi.sock answers", async || {
@@ -305,9 +314,11 @@ fn a_start_that_is_killed_at_any_step_hinders_no_other() {
         let (mut n, mut started) = (1, false);
         while !started {
             let mut node = Node::new(&[]);
+            let held = hold(&node);
             node.launch();
             let root = node.path("");
             let mut steps = Steps::watch(node.pid(), &root, Stop::Before(n), Then::Kill).await;
+            drop(held);
             started = tokio::select! {
                 stopped = steps.stopped() => !stopped,
                 () = eventually("it answers", async || node.answers().await.then_some(())) => true,

@@ -23,6 +23,7 @@ mod plugin;
 mod process;
 mod reader;
 mod recovery;
+mod review;
 mod sanity;
 mod steps;
 mod volume;

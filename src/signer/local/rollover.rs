@@ -125,6 +125,8 @@ impl Rollover {
         let before = self.retired.len();
         let mut changed = false;
         let ready = |next: &mut Next| {
+            // A clock that was set back must not keep it waiting for as long.
+            next.published = next.published.min(now);
             now >= next.published + self.propagation || now >= self.active.not_after()
         };
         if let Some(next) = self.next.take_if(ready) {
@@ -261,6 +263,18 @@ mod tests {
         let mut rollover = Rollover::new(old, vec![], PROPAGATION, start());
         rollover.offer(new, after(50));
         rollover.advance(after(101));
+        assert_eq!(rollover.active().certificate(), &new_root);
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_delays_the_next_ca_by_the_propagation_time_at_most() {
+        let new = authority(DAY);
+        let new_root = new.roots()[0].clone();
+        let mut rollover = Rollover::new(Arc::new(authority(DAY)), vec![], PROPAGATION, start());
+        rollover.offer(new, after(50_000));
+        assert!(!rollover.advance(after(10)));
+        assert!(!rollover.advance(after(309)));
+        assert!(rollover.advance(after(310)));
         assert_eq!(rollover.active().certificate(), &new_root);
     }
 
