@@ -11,7 +11,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use clap::{Args, ValueEnum};
+use clap::{Args, ValueEnum, builder::FalseyValueParser};
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
@@ -92,7 +92,7 @@ pub(super) struct NodeArgs {
     ca_dir: PathBuf,
 
     /// Make a CA in --ca-dir if there is none
-    #[arg(long, env = "SVID_CSI_CA_CREATE")]
+    #[arg(long, env = "SVID_CSI_CA_CREATE", value_parser = FalseyValueParser::new())]
     ca_create: bool,
 
     /// How long a new CA is in every bundle before it signs
@@ -204,7 +204,7 @@ impl NodeArgs {
                 return Err(UsageError::new(setting, "must be an absolute path"));
             }
         }
-        let plugin = self.kubelet_dir.join("plugins").join(&self.driver_name);
+        let plugin = plugin_dir(&self.kubelet_dir, &self.driver_name);
         let SignerKind::Local = self.signer;
         Ok(Settings {
             server: ServerConfig {
@@ -276,10 +276,12 @@ async fn serve(settings: Settings) -> Result<()> {
             format!("{shown}: {error}; name the root directory of this node's kubelet"),
         )
     })?;
-    let plugin_dir = server.csi_socket.parent().unwrap_or(Path::new("/"));
-    make_dir(plugin_dir)?;
+    make_dir(server.csi_socket.parent().unwrap_or(Path::new("/")))?;
     make_dir(&server.registration_dir)?;
-    let _lock = lock(plugin_dir).await?;
+    // Whatever the socket is: the volumes are those of kubelet's directory and this driver name.
+    let plugin_dir = plugin_dir(&kubelet_dir, &server.driver_name);
+    make_dir(&plugin_dir)?;
+    let _lock = lock(&plugin_dir).await?;
     // The order is what keeps the volumes: look at what is there, know whom they trust, give
     // every set the current bundle, and only then answer kubelet.
     let ground = NodeGround::new(
@@ -292,7 +294,7 @@ async fn serve(settings: Settings) -> Result<()> {
         },
         metrics.clone(),
     )?;
-    let mut recovered = ground.look_around()?;
+    let mut recovered = ground.look_around(clock.now())?;
     let trust = std::mem::take(&mut recovered.trust);
     let signer = Arc::new(LocalSigner::open(ca, trust, clock.clone())?);
     let (node, inbox) = ground.with_signer(signer.clone(), signer.bundles(), clock);
@@ -376,6 +378,10 @@ async fn serve(settings: Settings) -> Result<()> {
         _ = interrupt.recv() => warn!("told twice to stop"),
     }
     Ok(())
+}
+
+fn plugin_dir(kubelet_dir: &Path, driver_name: &str) -> PathBuf {
+    kubelet_dir.join("plugins").join(driver_name)
 }
 
 fn make_dir(path: &Path) -> Result<()> {

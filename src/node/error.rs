@@ -101,6 +101,14 @@ pub enum NodeError {
         /// Why not.
         source: io::Error,
     },
+    /// A failed publish could not be undone.
+    #[error("{error}; and what was begun could not be undone: {left}")]
+    LeftBehind {
+        /// Why the publish failed.
+        error: Box<NodeError>,
+        /// What could not be undone.
+        left: Box<NodeError>,
+    },
     /// A bug: a task of ours panicked.
     #[error("the driver failed inside; see its log")]
     Panicked,
@@ -122,7 +130,10 @@ impl NodeError {
             | Self::Displaced(_)
             | Self::NoParent(_)
             | Self::Unknown { .. } => Class::NotReady,
-            Self::Unpublishing(_) | Self::ShuttingDown | Self::SignTimeout(_) => Class::Unavailable,
+            Self::LeftBehind { .. }
+            | Self::Unpublishing(_)
+            | Self::ShuttingDown
+            | Self::SignTimeout(_) => Class::Unavailable,
             Self::Sign(error) => error.class(),
             Self::Refused(_) | Self::Pki(_) | Self::Csr(_) | Self::Io { .. } | Self::Panicked => {
                 Class::Internal

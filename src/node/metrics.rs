@@ -37,7 +37,7 @@ pub struct Metrics {
     pub bundle_rewrites: Family<Outcome, Counter>,
     /// Volumes, by state.
     pub volumes: Family<StateLabel, Gauge>,
-    /// Until the first SVID of any volume ends; absent without volumes.
+    /// Until the first SVID of any volume ends; infinite without volumes.
     pub nearest_expiry: Gauge<f64, AtomicU64>,
     /// When the signing CA ends, Unix seconds.
     pub ca_expiry: Gauge<i64, AtomicI64>,

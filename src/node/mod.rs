@@ -178,7 +178,10 @@ impl Node {
             let mut bundles = self.bundle_changes.clone();
             while bundles.changed().await.is_ok() {
                 let sequence = bundles.borrow_and_update().own.sequence();
-                info!(?sequence, "trust bundle");
+                info!(
+                    sequence = sequence.unwrap_or_default(),
+                    "the trust bundle changed"
+                );
                 self.rotator.tend_all();
             }
         };

@@ -207,6 +207,15 @@ impl Places {
         Ok(top.is_some_and(|mount| self.made(mount)))
     }
 
+    /// Whether a mount of ours is on the target, below somebody else's.
+    pub(super) fn is_covered(&self, target: &TargetPath) -> bool {
+        let mounts = self.mounter.mounts().unwrap_or_default();
+        let mut here = mounts
+            .iter()
+            .filter(|mount| mount.mount_point == target.path());
+        here.any(|mount| self.made(mount))
+    }
+
     /// Other drivers mount tmpfs under the same kind of path; ours has our name as its source.
     pub(super) fn made(&self, mount: &MountEntry) -> bool {
         mount.is_tmpfs_of(&self.driver_name)

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     id::SpiffeId,
-    sys::AtomicWriter,
+    sys::{AtomicWriter, TargetPath},
     trust::TrustBundles,
     volume::{RecordState, VolumeContext, VolumeId, VolumeSpec},
 };
@@ -97,9 +97,11 @@ impl Node {
             return Ok(());
         };
         warn!(volume = %volume.id, class = error.class().label(), %error, "publish failed");
-        if error.is_final() {
-            self.undo(volume, &mut work);
-        } else {
+        let error = match error.is_final() {
+            true => self.undo(volume, &mut work, error),
+            false => error,
+        };
+        if work.phase != Phase::Gone {
             work.failed(self.clock.now(), error.class(), &error.to_string());
             volume.show(&work);
         }
@@ -114,7 +116,15 @@ impl Node {
         request: VolumeRequest,
     ) -> Result<(), NodeError> {
         let group = request.mount_group.as_deref();
-        let spec = VolumeSpec::parse(&request.context, group, &self.trust_domain, &self.limits)?;
+        let (domain, limits) = (&self.trust_domain, &self.limits);
+        let spec = VolumeSpec::parse(&request.context, group, domain, limits).or_else(|error| {
+            // A pod that runs already is not refused for a setting that changed since.
+            if self.holds_a_set(&volume.target) {
+                VolumeSpec::parse_lenient(&request.context, group, domain, limits)
+            } else {
+                Err(error)
+            }
+        })?;
         if spec.pod.uid != volume.target.pod_uid {
             let target = volume.target.path().to_owned();
             return Err(NodeError::OtherPod {
@@ -131,12 +141,18 @@ impl Node {
             Some(kept) => kept,
             None => tokio::select! {
                 issued = self.issuer.issue(&volume.id, &spec, id.clone()) => issued?,
-                () = volume.closing.cancelled() => {
+                () = volume.closing().cancelled_owned() => {
                     return Err(NodeError::Unpublishing(volume.id.clone()));
                 }
             },
         };
         block_in_place(|| self.put_in_place(volume, work, svid, bundles, &id))
+    }
+
+    fn holds_a_set(&self, target: &TargetPath) -> bool {
+        self.places
+            .open(target)
+            .is_ok_and(|dir| AtomicWriter::new(&dir).has_current().unwrap_or(false))
     }
 
     /// Mounts, or finds what is mounted, and records that a publish is under way. Returns the
@@ -220,15 +236,20 @@ impl Node {
         Ok(())
     }
 
-    /// After a final error kubelet may never call again: nothing is left behind.
-    fn undo(&self, volume: &Arc<Volume>, work: &mut Work) {
+    /// After a final error kubelet may never call again: nothing is left behind. Where that
+    /// fails, the answer is one after which kubelet unpublishes.
+    fn undo(&self, volume: &Arc<Volume>, work: &mut Work, error: NodeError) -> NodeError {
         if work.phase == Phase::Pending && !work.protected {
             let removed = block_in_place(|| self.places.remove(&volume.target, work.device));
-            if let Err(error) = removed {
-                warn!(volume = %volume.id, %error, "a failed publish left something behind");
+            if let Err(left) = removed {
+                return NodeError::LeftBehind {
+                    error: Box::new(error),
+                    left: Box::new(left),
+                };
             }
         }
         work.phase = Phase::Gone;
         self.table.remove(volume);
+        error
     }
 }

@@ -1,7 +1,7 @@
 //! After a restart: every volume goes on with no help from pod or kubelet (invariant 4).
 
 use std::{
-    collections::HashSet,
+    collections::BTreeSet,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -16,6 +16,7 @@ use super::{
     volume::{Phase, Svid, Volume, VolumeRequest, Work},
 };
 use crate::{
+    id::SpiffeId,
     pki::{RenewalPolicy, TrustBundle},
     sys::{AtomicWriter, TargetPath, VolumeDir},
     trust::{LiveRoot, RecoveredTrust},
@@ -37,7 +38,7 @@ pub struct Recovered {
 
 impl NodeGround {
     /// Reads every mount of ours. Changes nothing but leftovers of interrupted work.
-    pub fn look_around(&self) -> Result<Recovered, NodeError> {
+    pub fn look_around(&self, now: SystemTime) -> Result<Recovered, NodeError> {
         let mounts = self
             .places
             .mounter
@@ -45,7 +46,7 @@ impl NodeGround {
             .map_err(NodeError::io("read", "mountinfo"))?;
         let mut recovered = Recovered::default();
         // Mounts may be stacked.
-        let mut targets: HashSet<TargetPath> = HashSet::new();
+        let mut targets: BTreeSet<TargetPath> = BTreeSet::new();
         for mount in mounts.iter().filter(|mount| self.places.made(mount)) {
             let Some(path) = mount.mount_point.to_str() else {
                 continue;
@@ -63,36 +64,37 @@ impl NodeGround {
                     recovered.volumes.push(volume);
                 }
                 Ok(None) => {}
-                Err(error) => {
+                Err(reason) => {
                     self.metrics.unreadable_records.inc();
+                    // Whoever has it still verifies its peers by it, for as long as can be.
+                    let until = now + self.limits.max_ttl;
+                    recovered.note(Found {
+                        bundle: self.bundle_of(&target, None),
+                        until,
+                    });
                     let target = target.path().display();
-                    warn!(%target, %error, "a volume can't be recovered; it stays as it is");
+                    warn!(%target, reason, "a volume can't be recovered; it waits for kubelet");
                 }
             }
         }
         Ok(recovered)
     }
 
-    fn recover_one(&self, target: &TargetPath) -> Result<Option<(Volume, Found)>, NodeError> {
-        let io = |doing| NodeError::io(doing, target.path());
-        let dir = self.places.open(target)?;
+    /// The volume at a target, and what it tells of the trust bundle; `None` if there was nothing
+    /// to keep; `Err` says why it can't be recovered.
+    fn recover_one(&self, target: &TargetPath) -> Result<Option<(Volume, Found)>, String> {
+        let text = |error: NodeError| error.to_string();
+        let dir = self.places.open(target).map_err(text)?;
         let writer = AtomicWriter::new(&dir);
-        let record = store::read_record(&dir);
-        let record = record.and_then(|record| {
-            let matches = record.target == target.relative() && record.pod.uid == target.pod_uid;
-            if matches {
-                Ok(record)
-            } else {
-                Err("its record belongs to another path".to_owned())
-            }
-        });
-        let set = writer.current().map_err(io("read the set of"))?;
-        let record = match (record, &set) {
-            (Ok(record), _) => record,
+        let set = writer
+            .current()
+            .map_err(|error| format!("its set: {error}"))?;
+        let (record, mut work) = match (self.resume(&dir, target), &set) {
+            (Ok(resumed), _) => resumed,
             (Err(reason), None) => {
                 // Its publish never answered OK: without a set there is nothing to lose.
                 drop(dir);
-                let covered = self.places.remove_top(target)?;
+                let covered = self.places.remove_top(target).map_err(text)?;
                 info!(target = %target.path().display(), reason, "an unfinished mount is removed");
                 // What it covered may be live (invariant 3).
                 return if covered {
@@ -101,60 +103,84 @@ impl NodeGround {
                     Ok(None)
                 };
             }
-            (Err(reason), Some(_)) => {
-                self.metrics.unreadable_records.inc();
-                let target = target.path().display();
-                warn!(%target, reason, "a volume without a usable record waits for kubelet");
-                return Ok(None);
-            }
+            (Err(reason), Some(_)) => return Err(reason),
         };
-        writer.sweep().map_err(io("sweep"))?;
-        let mut found = Found::default();
-        let mut work = self.resume(&record).map_err(NodeError::from)?;
-        work.device = Some(self.places.device(target)?);
+        if let Err(error) = writer.sweep() {
+            warn!(target = %target.path().display(), %error, "leftovers stay for now");
+        }
+        work.device = Some(self.places.device(target).map_err(text)?);
         if let (Some(set), Some(spec)) = (&set, &work.spec) {
             work.svid = store::read_svid(set, &spec.files);
-            // Another trust domain's, after the setting changed, must never mix with ours.
-            found.bundle = store::read_bundle(set, &record.spiffe_id)
-                .filter(|bundle| *bundle.trust_domain() == self.trust_domain);
-            found.svid = work.svid.clone();
         }
         // Live without a set is an unpublish that was interrupted.
         if record.state == RecordState::Live && set.is_some() {
             work.phase = Phase::Live;
         }
-        Ok(Some((
-            Volume::with_work(record.volume_id, target.clone(), work),
-            found,
-        )))
+        let found = Found {
+            bundle: work
+                .svid
+                .as_ref()
+                .and_then(|_| self.bundle_of(target, Some(&record.spiffe_id))),
+            until: work
+                .svid
+                .as_ref()
+                .map_or(SystemTime::UNIX_EPOCH, |svid| svid.x509.not_after()),
+        };
+        let volume = Volume::with_work(record.volume_id, target.clone(), work);
+        Ok(Some((volume, found)))
+    }
+
+    /// The bundle in a volume's set. Another trust domain's, after the setting changed, must never
+    /// mix with ours, and no bundle says whose it is: the record or its CAs do.
+    fn bundle_of(&self, target: &TargetPath, id: Option<&SpiffeId>) -> Option<TrustBundle> {
+        let dir = self.places.open(target).ok()?;
+        let set = AtomicWriter::new(&dir).current().ok()??;
+        let bundle = store::read_bundle(&set, &self.trust_domain)?;
+        let own = self.trust_domain.id();
+        let ours = match id {
+            Some(id) => *id.trust_domain() == self.trust_domain,
+            None => bundle
+                .x509_authorities()
+                .iter()
+                .all(|root| root.uri_sans().iter().all(|uri| uri == own.as_str())),
+        };
+        ours.then_some(bundle)
     }
 
     /// A volume's work as its record tells it. Settings may have changed since: that breaks no
     /// running pod.
-    fn resume(&self, record: &VolumeRecord) -> Result<Work, crate::volume::SpecError> {
+    fn resume(&self, dir: &VolumeDir, target: &TargetPath) -> Result<(VolumeRecord, Work), String> {
+        let record = store::read_record(dir)?;
+        if record.target != target.relative() || record.pod.uid != target.pod_uid {
+            return Err("its record belongs to another path".to_owned());
+        }
         let group = record.mount_group.as_deref();
         let spec =
-            VolumeSpec::parse_lenient(&record.context, group, &self.trust_domain, &self.limits)?;
-        let request = VolumeRequest {
-            context: record.context.clone(),
-            mount_group: record.mount_group.clone(),
-        };
-        Ok(Work {
+            VolumeSpec::parse_lenient(&record.context, group, &self.trust_domain, &self.limits)
+                .map_err(|error| error.to_string())?;
+        if spec.pod != record.pod {
+            return Err("its record contradicts itself".to_owned());
+        }
+        let work = Work {
             phase: Phase::Pending,
-            request: Some(request),
+            request: Some(VolumeRequest {
+                context: record.context.clone(),
+                mount_group: record.mount_group.clone(),
+            }),
             spec: Some(spec),
             noswap: record.noswap,
             last_error: record.last_error.clone(),
             ..Work::default()
-        })
+        };
+        Ok((record, work))
     }
 }
 
 /// What one volume tells of the trust bundle.
-#[derive(Default)]
 struct Found {
     bundle: Option<TrustBundle>,
-    svid: Option<Svid>,
+    /// The end of what its pod may still use of it.
+    until: SystemTime,
 }
 
 // === impl Recovered ===
@@ -173,26 +199,19 @@ impl Recovered {
     fn note(&mut self, found: Found) {
         let Found {
             bundle: Some(bundle),
-            svid,
+            until,
         } = found
         else {
             return;
         };
-        if let Some(Svid { x509, .. }) = svid {
-            // All of them: the SVIDs before this one may still be in use, and end before it.
-            for root in bundle.x509_authorities() {
-                let until = x509.not_after();
-                match self
-                    .trust
-                    .roots
-                    .iter_mut()
-                    .find(|known| known.certificate == *root)
-                {
-                    Some(known) => known.until = known.until.max(until),
-                    None => {
-                        let certificate = root.clone();
-                        self.trust.roots.push(LiveRoot { certificate, until });
-                    }
+        // All of them: the SVIDs before this one may still be in use, and end before it.
+        for root in bundle.x509_authorities() {
+            let known = &mut self.trust.roots;
+            match known.iter_mut().find(|known| known.certificate == *root) {
+                Some(known) => known.until = known.until.max(until),
+                None => {
+                    let certificate = root.clone();
+                    known.push(LiveRoot { certificate, until });
                 }
             }
         }

@@ -7,7 +7,7 @@ use zeroize::Zeroizing;
 
 use super::volume::{Svid, Volume, Work};
 use crate::{
-    id::SpiffeId,
+    id::{SpiffeId, TrustDomain},
     pki::{PrivateKey, TrustBundle, X509Svid, certificates_from_pem},
     sys::{AtomicWriter, CurrentSet, FileSet, VolumeDir},
     trust::TrustBundles,
@@ -51,10 +51,10 @@ pub(super) fn read_svid(set: &CurrentSet, names: &FileNames) -> Option<Svid> {
     })
 }
 
-/// The own trust domain's bundle of the set on the volume.
-pub(super) fn read_bundle(set: &CurrentSet, id: &SpiffeId) -> Option<TrustBundle> {
+/// The bundle of the set on the volume, if it is this trust domain's.
+pub(super) fn read_bundle(set: &CurrentSet, domain: &TrustDomain) -> Option<TrustBundle> {
     let json = set.read("bundle.json", MAX_FILE).ok()?;
-    TrustBundle::from_jwks(id.trust_domain().clone(), &json).ok()
+    TrustBundle::from_jwks(domain.clone(), &json).ok()
 }
 
 /// Whether the set on the volume is, to the byte, the one it should be.

@@ -80,7 +80,8 @@ impl Node {
                 if renewed.is_err()
                     && !current
                     && let Some(svid) = work.svid.clone()
-                    && self.verifies(&svid, id, &bundles, now)
+                    // An expired one, too, is a client's whole trust.
+                    && self.verifies(&svid, id, &bundles, now.min(svid.last_second()))
                 {
                     self.rewrite(volume, work, svid, bundles, id)?;
                 }
@@ -96,9 +97,11 @@ impl Node {
         id: &SpiffeId,
     ) -> Result<(), NodeError> {
         let spec = work.spec.clone().ok_or(NodeError::Panicked)?;
+        // No signature for a volume that can't take it.
+        block_in_place(|| self.places.open_ours(&volume.target, work.device))?;
         let (svid, bundles) = tokio::select! {
             issued = self.issuer.issue(&volume.id, &spec, id.clone()) => issued?,
-            () = volume.closing.cancelled() => {
+            () = volume.closing().cancelled_owned() => {
                 return Err(NodeError::Unpublishing(volume.id.clone()));
             }
         };

@@ -10,7 +10,7 @@ use super::{
     metrics::{Outcome, observe},
     volume::{Phase, Volume},
 };
-use crate::{sys::TargetPath, volume::VolumeId};
+use crate::{sys::AtomicWriter, volume::VolumeId};
 
 // === impl Node ===
 
@@ -38,33 +38,36 @@ impl Node {
         loop {
             let volume = self.table.claim(&id, &target)?;
             // Whoever waits for a signer gives way now.
-            volume.closing.cancel();
+            volume.give_way();
             let mut work = volume.lock().await;
             if work.phase == Phase::Gone {
                 continue;
             }
-            let removed = block_in_place(|| self.remove_volume(&volume, &target, work.device));
-            match &removed {
-                Err(error) => {
-                    warn!(volume = %id, class = error.class().label(), %error, "unpublish failed");
+            let removed = block_in_place(|| self.places.remove(&target, work.device));
+            if let Err(error) = &removed {
+                warn!(volume = %id, class = error.class().label(), %error, "unpublish failed");
+                let untouched = match error {
+                    NodeError::Foreign(_) => self.places.is_covered(&target),
+                    _ => self.is_whole(&volume, work.device),
+                };
+                if work.phase == Phase::Live && untouched {
+                    // Nothing was taken away: its rotation goes on until kubelet tries again.
+                    volume.go_on();
+                    return removed;
                 }
-                Ok(()) if work.phase == Phase::New => {}
-                Ok(()) => info!(volume = %id, "unpublished"),
+            } else if work.phase != Phase::New {
+                info!(volume = %id, "unpublished");
             }
-            // Forgotten also after a failure: what is left is found again by its mount.
+            // What a failure left is found again by its mount.
+            self.rotator.cancel(id);
             work.phase = Phase::Gone;
             self.table.remove(&volume);
             return removed;
         }
     }
 
-    fn remove_volume(
-        &self,
-        volume: &Volume,
-        target: &TargetPath,
-        device: Option<u64>,
-    ) -> Result<(), NodeError> {
-        self.rotator.cancel(volume.id.clone());
-        self.places.remove(target, device)
+    fn is_whole(&self, volume: &Volume, device: Option<u64>) -> bool {
+        block_in_place(|| self.places.open_ours(&volume.target, device))
+            .is_ok_and(|dir| AtomicWriter::new(&dir).has_current().unwrap_or(false))
     }
 }

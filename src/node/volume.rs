@@ -29,7 +29,7 @@ pub(super) struct Volume {
     /// For metrics and stats, which don't wait for an operation to end.
     status: Mutex<Status>,
     /// Cancelled by an unpublish, so that a publish that waits for its signer gives way.
-    pub(super) closing: CancellationToken,
+    closing: Mutex<CancellationToken>,
 }
 
 /// What belongs to whoever holds the volume's lock.
@@ -95,7 +95,7 @@ impl Volume {
 
     pub(super) fn with_work(id: VolumeId, target: TargetPath, work: Work) -> Self {
         let status = Mutex::new(work.status());
-        let (work, closing) = (tokio::sync::Mutex::new(work), CancellationToken::new());
+        let (work, closing) = (tokio::sync::Mutex::new(work), Mutex::default());
         Self {
             id,
             target,
@@ -107,6 +107,25 @@ impl Volume {
 
     pub(super) async fn lock(&self) -> tokio::sync::MutexGuard<'_, Work> {
         self.work.lock().await
+    }
+
+    /// Ends when an unpublish wants the lock.
+    pub(super) fn closing(&self) -> CancellationToken {
+        self.closing_cell().clone()
+    }
+
+    /// Tells whoever waits for a signer to let go of the lock.
+    pub(super) fn give_way(&self) {
+        self.closing_cell().cancel();
+    }
+
+    /// The unpublish came to nothing.
+    pub(super) fn go_on(&self) {
+        *self.closing_cell() = CancellationToken::new();
+    }
+
+    fn closing_cell(&self) -> MutexGuard<'_, CancellationToken> {
+        self.closing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The lock, if nobody holds it.
@@ -140,6 +159,15 @@ impl Volume {
         let at = self.renew_at(svid);
         // One that is not due yet never waits for the floor: it may be its last seconds.
         if at > began { at } else { began + SOONEST }
+    }
+}
+
+// === impl Svid ===
+
+impl Svid {
+    /// The last moment at which it is valid, to the second.
+    pub(super) fn last_second(&self) -> SystemTime {
+        self.x509.not_after() - Duration::from_secs(1)
     }
 }
 

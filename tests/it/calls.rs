@@ -6,7 +6,7 @@ use svid_csi_proto::csi::v1::{NodeGetVolumeStatsRequest, NodeUnpublishVolumeRequ
 use tonic::Code;
 
 use crate::{
-    plugin::{Node, Pod, assert_status, on_a_node},
+    plugin::{Node, Pod, assert_status, eventually, on_a_node},
     volume::checked,
 };
 
@@ -36,6 +36,35 @@ fn what_others_mounted_stays_untouched() {
                 .success()
         );
         node.publish(&pod).await.unwrap();
+    });
+}
+
+/// Nothing was taken away, so nothing stops (invariant 3).
+#[test]
+fn a_volume_whose_unpublish_fails_goes_on_until_the_next() {
+    on_a_node(async || {
+        let node = Node::started(&[]).await;
+        let pod = Pod::new(1).with("ttl", "10s");
+        node.publish(&pod).await.unwrap();
+        let before = checked(&node, &pod).svid.serial_hex().to_owned();
+        let target = node.target(&pod);
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "somebody-else"]).arg(&target);
+        assert!(mount.status().unwrap().success());
+        node.unpublish(&pod).await.unwrap_err();
+        assert!(
+            Command::new("umount")
+                .arg(&target)
+                .status()
+                .unwrap()
+                .success()
+        );
+        eventually("it is renewed", async || {
+            (checked(&node, &pod).svid.serial_hex() != before).then_some(())
+        })
+        .await;
+        node.unpublish(&pod).await.unwrap();
+        assert!(node.mounts().is_empty() && !target.exists());
     });
 }
 

@@ -3,6 +3,7 @@
 use std::{fs, process::Command};
 
 use crate::{
+    local_ca::{new_ca, put},
     plugin::{DRIVER, Node, Pod, eventually, on_a_node},
     volume::{Set, checked},
 };
@@ -94,19 +95,21 @@ fn a_mount_whose_publish_never_answered_is_removed() {
 fn a_volume_whose_record_is_lost_stays_and_is_taken_up_by_the_next_republish() {
     on_a_node(async || {
         let mut node = Node::started(&[]).await;
-        let pods: Vec<_> = (0..6).map(Pod::new).collect();
+        let pods: Vec<_> = (0..7).map(Pod::new).collect();
         for pod in &pods {
             node.publish(pod).await.unwrap();
         }
         let before: Vec<_> = pods.iter().map(|pod| serial(&node, pod)).collect();
         node.kill().await;
-        let damage: [Damage<'_>; 6] = [
+        let damage: [Damage<'_>; 7] = [
             &|_| None,
             &|_| Some("not json".to_owned()),
             &|text| Some(text.replace(r#""version": 1"#, r#""version": 2"#)),
             &|text| Some(text.replace("mount\"", "elsewhere\"")),
             &|text| Some(text[..text.len() / 2].to_owned()),
             &|_| Some("\0".repeat(1 << 20)),
+            // Another identity for the same pod.
+            &|text| Some(text.replacen(r#"namespace": "shop""#, r#"namespace": "bank""#, 1)),
         ];
         for (pod, damage) in pods.iter().zip(damage) {
             let path = node.target(pod).join(".svid/record.json");
@@ -130,6 +133,39 @@ fn a_volume_whose_record_is_lost_stays_and_is_taken_up_by_the_next_republish() {
             node.unpublish(pod).await.unwrap();
         }
         assert!(node.mounts().is_empty());
+    });
+}
+
+/// Its pod still verifies its peers, and they it, by the CA of before (invariant 6).
+#[test]
+fn the_roots_of_a_volume_without_a_record_stay_in_every_bundle() {
+    on_a_node(async || {
+        let mut node = Node::started(&[]).await;
+        let (lost, other) = (Pod::new(1), Pod::new(2));
+        node.publish(&lost).await.unwrap();
+        let root = checked(&node, &lost).bundle.x509_authorities()[0].clone();
+        node.kill().await;
+        fs::remove_file(node.target(&lost).join(".svid/record.json")).unwrap();
+        put(&node.ca_dir(), &new_ca());
+        node.start().await;
+        node.publish(&other).await.unwrap();
+        assert!(checked(&node, &other).bundle.contains(&root));
+    });
+}
+
+#[test]
+fn a_volume_without_a_record_is_taken_up_under_settings_that_would_refuse_it() {
+    on_a_node(async || {
+        let mut node = Node::started(&[]).await;
+        let pod = Pod::new(1).with("ttl", "12h");
+        node.publish(&pod).await.unwrap();
+        let before = serial(&node, &pod);
+        node.kill().await;
+        fs::remove_file(node.target(&pod).join(".svid/record.json")).unwrap();
+        node.set_extra(&["--max-ttl", "1h"]);
+        node.start().await;
+        node.publish(&pod).await.unwrap();
+        assert_eq!(serial(&node, &pod), before);
     });
 }
 

@@ -154,7 +154,7 @@ impl Machine {
             mounter: Box::new(LinuxMounter),
         };
         let ground = NodeGround::new(config, Arc::default()).unwrap();
-        let recovered = ground.look_around().unwrap();
+        let recovered = ground.look_around(self.clock.now()).unwrap();
         (ground, recovered)
     }
 
