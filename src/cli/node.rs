@@ -332,7 +332,10 @@ async fn serve(settings: Settings) -> Result<()> {
     let serving = server.run(stop.clone());
     critical.spawn(async { Ok(serving.await.map(|()| "CSI server")?) });
     let http = http::serve(http_listener, checks, stop.clone());
-    critical.spawn(async { Ok(http.await.map(|()| "HTTP server")?) });
+    critical.spawn(async {
+        http.await;
+        Ok("HTTP server")
+    });
     critical.spawn({
         let node = node.clone();
         async {

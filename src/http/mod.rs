@@ -1,6 +1,6 @@
 //! `/livez`, `/readyz` and `/metrics`: what runs beside gRPC for kubelet and Prometheus.
 
-use std::{io, sync::Arc};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -9,8 +9,20 @@ use axum::{
     response::IntoResponse,
     routing::get,
 };
-use tokio::{net::TcpListener, task::spawn_blocking};
+use hyper::server::conn::http1;
+use hyper_util::{rt::TokioIo, service::TowerToHyperService};
+use tokio::{
+    net::TcpListener,
+    task::{AbortHandle, JoinSet, spawn_blocking},
+    time::{sleep, timeout},
+};
 use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+/// How many connections there may be.
+const CONNECTIONS: usize = 64;
+/// How long one may take.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A question that may block, answered with why not.
 pub type Check = Box<dyn Fn() -> Result<(), String> + Send + Sync>;
@@ -25,20 +37,42 @@ pub struct Checks {
     pub metrics: Box<dyn Fn() -> String + Send + Sync>,
 }
 
-/// Serves until `stop`.
-pub async fn serve(
-    listener: TcpListener,
-    checks: Arc<Checks>,
-    stop: CancellationToken,
-) -> io::Result<()> {
+/// Serves until `stop`. Whoever reaches the port may be a pod: a connection serves one request and
+/// ends after [`PATIENCE`]; of more than [`CONNECTIONS`] the oldest ends, so that nobody who holds
+/// connections open keeps kubelet's probe away.
+pub async fn serve(listener: TcpListener, checks: Arc<Checks>, stop: CancellationToken) {
     let router = Router::new()
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
         .with_state(checks);
-    axum::serve(listener, router)
-        .with_graceful_shutdown(stop.cancelled_owned())
-        .await
+    let mut connections = JoinSet::new();
+    let mut open: VecDeque<AbortHandle> = VecDeque::new();
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => break,
+            Some(_) = connections.join_next() => {}
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => {
+                    let service = TowerToHyperService::new(router.clone());
+                    let connection = http1::Builder::new()
+                        .keep_alive(false)
+                        .serve_connection(TokioIo::new(stream), service);
+                    open.retain(|connection| !connection.is_finished());
+                    if open.len() >= CONNECTIONS && let Some(oldest) = open.pop_front() {
+                        oldest.abort();
+                    }
+                    let serve = async { drop(timeout(PATIENCE, connection).await) };
+                    open.push_back(connections.spawn(serve));
+                }
+                Err(error) => {
+                    // Out of descriptors, most likely: it passes.
+                    warn!(%error, "accept");
+                    sleep(Duration::from_millis(100)).await;
+                }
+            }
+        }
+    }
 }
 
 async fn livez(State(checks): State<Arc<Checks>>) -> impl IntoResponse {

@@ -219,12 +219,6 @@ impl Node {
         self.child.as_ref().and_then(Child::id).expect("it runs")
     }
 
-    pub fn is_running(&mut self) -> bool {
-        self.child
-            .as_mut()
-            .is_some_and(|child| child.try_wait().unwrap().is_none())
-    }
-
     pub async fn channel(&self) -> Result<Channel, tonic::transport::Error> {
         connect(&self.csi_socket()).await
     }

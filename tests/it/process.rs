@@ -22,8 +22,7 @@ use crate::{
     volume::checked,
 };
 
-/// Status and body of an HTTP endpoint.
-async fn get(node: &Node, path: &str) -> (u16, String) {
+fn http_address(node: &Node) -> String {
     let log = node.log();
     let ready = log
         .lines()
@@ -31,9 +30,12 @@ async fn get(node: &Node, path: &str) -> (u16, String) {
         .find(|line| line.contains(r#""message":"ready""#))
         .unwrap();
     let ready: serde_json::Value = serde_json::from_str(ready).unwrap();
-    let mut stream = TcpStream::connect(ready["http"].as_str().unwrap())
-        .await
-        .unwrap();
+    ready["http"].as_str().unwrap().to_owned()
+}
+
+/// Status and body of an HTTP endpoint.
+async fn get(node: &Node, path: &str) -> (u16, String) {
+    let mut stream = TcpStream::connect(http_address(node)).await.unwrap();
     let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut answer = String::new();
@@ -308,6 +310,25 @@ fn health_and_metrics() {
         assert!((3_000.0..=3_600.0).contains(&value("svid_csi_nearest_svid_expiry_seconds ")));
         assert!(value("svid_csi_ca_expiry_timestamp_seconds ") > 2_000_000_000.0);
         assert!(metrics.ends_with("# EOF\n"));
+    });
+}
+
+/// Whoever reaches the port must not keep kubelet's probe from it.
+#[test]
+fn idle_connections_keep_nobody_from_the_health_endpoints() {
+    on_a_node(async || {
+        let node = Node::started(&[]).await;
+        registration(&node).await;
+        let address = http_address(&node);
+        let mut idle = Vec::new();
+        for _ in 0..200 {
+            idle.push(TcpStream::connect(&address).await.unwrap());
+        }
+        assert_eq!(get(&node, "/livez").await.0, 200);
+        let descriptors = fs::read_dir(format!("/proc/{}/fd", node.pid()))
+            .unwrap()
+            .count();
+        assert!(descriptors < 120, "{descriptors}");
     });
 }
 
