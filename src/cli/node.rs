@@ -299,6 +299,7 @@ async fn serve(settings: Settings) -> Result<()> {
     let http_listener = TcpListener::bind(http_listen)
         .await
         .with_context(|| format!("--http-listen {http_listen}"))?;
+    let http_listen = http_listener.local_addr()?;
     let health = SocketHealth::default();
     let server = Server::bind(server, node.clone(), health.clone())?;
     let checks = Arc::new(Checks {
