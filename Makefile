@@ -18,12 +18,6 @@ FUZZ_LONG_SECONDS ?= 600
 # Arguments for `cargo test`, for example ARGS='--test it sanity'.
 ARGS ?=
 
-# As root, tests run in a PID and a mount namespace of their own: when they end, however they do,
-# no process and no mount of theirs is left.
-ifeq ($(shell id -u),0)
-CONTAIN := unshare --mount --pid --fork --kill-child --mount-proc --
-endif
-
 help: ## show this
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
@@ -32,8 +26,8 @@ demo: setup-build ## pods, rotation, a crash and mutual TLS on this machine, wit
 	@cargo run --release --locked --quiet -- demo $(ARGS)
 
 test: setup-test ## all tests, csi-sanity and a brief fuzz run
-	$(CONTAIN) cargo test --workspace --locked $(ARGS)
-	$(CONTAIN) fuzz/run $(FUZZ_SECONDS)
+	.ci/contained cargo test --workspace --locked $(ARGS)
+	.ci/contained fuzz/run $(FUZZ_SECONDS)
 
 check: setup-check ## format, lints, dependency rules
 	cargo fmt --all --check
@@ -43,7 +37,7 @@ check: setup-check ## format, lints, dependency rules
 	$(DENY) --offline --locked check --hide-inclusion-graph bans licenses sources
 
 bench: setup-build ## measure; prints a table and writes bench-results/
-	cargo bench --locked --bench volumes -- $(ARGS)
+	.ci/contained cargo bench --locked --bench volumes -- $(ARGS)
 
 fuzz: setup-test ## fuzz for long: FUZZ_LONG_SECONDS each, TARGETS to choose
 	fuzz/run $(FUZZ_LONG_SECONDS) $(TARGETS)

@@ -9,7 +9,7 @@ fuzz_target!(|data: &[u8]| {
     let Ok(record) = VolumeRecord::from_json(data) else {
         return;
     };
-    let written = record.to_json();
-    let read = VolumeRecord::from_json(written.as_ref()).expect("its own form");
-    assert_eq!(read.to_json(), written);
+    let written = record.to_json().expect("what was read can be written");
+    let read = VolumeRecord::from_json(&written).expect("its own form");
+    assert!(read.to_json().is_ok_and(|again| again == written));
 });

@@ -1,11 +1,17 @@
 //! The command line: arguments become configuration, configuration becomes wiring.
 
+mod demo;
+mod inspect;
 mod node;
+mod output;
 mod telemetry;
+mod version;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, error::ErrorKind};
+
+use crate::clock::SystemClock;
 
 /// A setting that can't be used (`EX_USAGE` of sysexits.h).
 const EXIT_USAGE: u8 = 64;
@@ -27,6 +33,11 @@ struct Cli {
 enum Command {
     /// Run the node plugin: serve CSI to kubelet and keep every volume fresh.
     Node(Box<node::NodeArgs>),
+    /// Show a volume, certificate, chain, trust bundle or key, and whether it is good.
+    Inspect(inspect::InspectArgs),
+    Demo(demo::DemoArgs),
+    /// Print the version.
+    Version(version::VersionArgs),
 }
 
 /// A setting that can't be used; ends the process with status 64.
@@ -62,6 +73,9 @@ pub fn main() -> ExitCode {
     };
     let result = match cli.command {
         Command::Node(args) => node::run(*args),
+        Command::Inspect(args) => inspect::run(args, &SystemClock),
+        Command::Demo(args) => demo::run(&args),
+        Command::Version(args) => version::run(&args),
     };
     match result {
         Ok(code) => code,

@@ -16,7 +16,7 @@ use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
     task::JoinSet,
-    time::{Instant, sleep},
+    time::{Instant, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -38,6 +38,8 @@ use crate::{
 
 /// How long publishes under way may take at the end.
 const PATIENCE: Duration = Duration::from_secs(25);
+/// How long open connections may take after that.
+const DRAIN: Duration = Duration::from_secs(3);
 /// How long to wait for a process before us that is still ending.
 const LOCK_PATIENCE: Duration = Duration::from_secs(30);
 
@@ -55,7 +57,7 @@ Exit status: 0 after SIGTERM or SIGINT, 64 for a setting that can't be used, 1 f
 
 /// Arguments of `svid-csi node`.
 #[derive(Debug, Args)]
-#[command(after_help = EXAMPLES)]
+#[command(after_help = EXAMPLES, args_override_self = true)]
 pub(super) struct NodeArgs {
     /// Name of the CSI driver; also the source of every mount
     #[arg(long, env = "SVID_CSI_DRIVER_NAME", default_value = "csi.svid.dev")]
@@ -193,7 +195,7 @@ impl NodeArgs {
         let http_listen = self
             .http_listen
             .parse()
-            .map_err(|_| UsageError::new("--http-listen", "must be an IP address and a port"))?;
+            .map_err(|error| UsageError::new("--http-listen", format!("{error}; give IP:PORT")))?;
         for (setting, path) in [
             ("--kubelet-dir", Some(&self.kubelet_dir)),
             ("--csi-socket", self.csi_socket.as_ref()),
@@ -267,17 +269,17 @@ async fn serve(settings: Settings) -> Result<()> {
 
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let kubelet = KubeletDir::open(&kubelet_dir).map_err(|error| {
+        let shown = kubelet_dir.display();
+        UsageError::new(
+            "--kubelet-dir",
+            format!("{shown}: {error}; name the root directory of this node's kubelet"),
+        )
+    })?;
     let plugin_dir = server.csi_socket.parent().unwrap_or(Path::new("/"));
     make_dir(plugin_dir)?;
     make_dir(&server.registration_dir)?;
     let _lock = lock(plugin_dir).await?;
-    let kubelet = KubeletDir::open(&kubelet_dir).map_err(|error| {
-        UsageError::new(
-            "--kubelet-dir",
-            format!("{}: {error}", kubelet_dir.display()),
-        )
-    })?;
-
     // The order is what keeps the volumes: look at what is there, know whom they trust, give
     // every set the current bundle, and only then answer kubelet.
     let ground = NodeGround::new(
@@ -299,7 +301,7 @@ async fn serve(settings: Settings) -> Result<()> {
     let http_listener = TcpListener::bind(http_listen)
         .await
         .with_context(|| format!("--http-listen {http_listen}"))?;
-    let http_listen = http_listener.local_addr()?;
+    let http_address = http_listener.local_addr()?;
     let health = SocketHealth::default();
     let server = Server::bind(server, node.clone(), health.clone())?;
     let checks = Arc::new(Checks {
@@ -323,12 +325,10 @@ async fn serve(settings: Settings) -> Result<()> {
         },
     });
 
-    let (stop, abandon) = (CancellationToken::new(), CancellationToken::new());
+    let stop = CancellationToken::new();
     let mut critical: JoinSet<Result<&str>> = JoinSet::new();
-    critical.spawn({
-        let (stop, abandon) = (stop.clone(), abandon.clone());
-        async move { Ok(server.run(stop, abandon).await.map(|()| "CSI server")?) }
-    });
+    let serving = server.run(stop.clone());
+    critical.spawn(async { Ok(serving.await.map(|()| "CSI server")?) });
     let http = http::serve(http_listener, checks, stop.clone());
     critical.spawn(async { Ok(http.await.map(|()| "HTTP server")?) });
     critical.spawn({
@@ -338,13 +338,16 @@ async fn serve(settings: Settings) -> Result<()> {
             Ok("renewal loop")
         }
     });
-    critical.spawn(async move {
-        signer.follow().await;
-        Ok("CA watch")
+    critical.spawn({
+        let stop = stop.clone();
+        async move {
+            signer.follow(stop).await;
+            Ok("CA watch")
+        }
     });
     info!(
         version = env!("CARGO_PKG_VERSION"),
-        http = %http_listen,
+        http = %http_address,
         took_ms = started.elapsed().as_millis() as u64,
         "ready"
     );
@@ -359,12 +362,19 @@ async fn serve(settings: Settings) -> Result<()> {
     }
     info!("stopping; every mount stays");
     stop.cancel();
+    let finish = async {
+        node.shut_down(PATIENCE).await;
+        // What answers kubelet is still on its way out.
+        let drain = async { while critical.join_next().await.is_some() {} };
+        if timeout(DRAIN, drain).await.is_err() {
+            warn!("some connections did not end in time");
+        }
+    };
     tokio::select! {
-        () = node.shut_down(PATIENCE) => {}
+        () = finish => {}
         _ = terminate.recv() => warn!("told twice to stop"),
         _ = interrupt.recv() => warn!("told twice to stop"),
     }
-    abandon.cancel();
     Ok(())
 }
 

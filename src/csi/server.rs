@@ -114,13 +114,8 @@ impl Server {
         })
     }
 
-    /// Serves until `stop`, then removes both names and ends what is still open when `abandon`
-    /// comes.
-    pub async fn run(
-        mut self,
-        stop: CancellationToken,
-        abandon: CancellationToken,
-    ) -> Result<(), ServeError> {
+    /// Serves until `stop`, then removes both names and finishes the calls under way.
+    pub async fn run(mut self, stop: CancellationToken) -> Result<(), ServeError> {
         let ServerConfig {
             driver_name,
             node_name,
@@ -158,14 +153,12 @@ impl Server {
         self.registration.accept(&mut accepting);
         info!(socket = %self.csi.path.display(), "serving CSI");
         let watch = self.watch(&mut accepting, stop);
-        let serve = async {
-            let (csi, register, ()) = tokio::join!(csi, register, watch);
-            csi.and(register)
+        let watch = async {
+            watch.await;
+            Ok(())
         };
-        tokio::select! {
-            ended = serve => Ok(ended?),
-            () = abandon.cancelled() => Ok(()),
-        }
+        tokio::try_join!(csi, register, watch)?;
+        Ok(())
     }
 
     /// Keeps both names bound. Kubelet may wipe its registry, and people clean up.

@@ -7,7 +7,7 @@ use crate::class::Class;
 /// No SVID is closer to its end than this when it is tried again.
 const FLOOR: Duration = Duration::from_millis(500);
 /// An expired SVID can't get worse, but its pod waits.
-const EXPIRED: Duration = Duration::from_secs(60);
+const EXPIRED: Duration = Duration::from_secs(30);
 
 /// The delay before the next try: `random` in [0, 1) of a bound that doubles with each failure
 /// in a row, and never more than a third of what is left of the SVID.
@@ -76,7 +76,7 @@ mod tests {
         }
 
         #[test]
-        fn an_expired_svid_is_tried_at_least_once_a_minute(
+        fn an_expired_svid_is_tried_every_half_minute_at_least(
             class in 0..CLASSES.len(), failures in 0..u32::MAX, random in 0.0..1.0,
         ) {
             prop_assert!(delay(CLASSES[class], failures, Duration::ZERO, random) <= EXPIRED);

@@ -37,15 +37,16 @@ impl Node {
     /// Publishes a volume. Can be repeated and raced; dropping the future stops nothing: a
     /// repeated call waits for the first and shares its result.
     pub async fn publish(self: &Arc<Self>, request: PublishRequest) -> Result<(), NodeError> {
-        let started = Instant::now();
         let node = self.clone();
-        let result = self
-            .track(async move { node.publish_task(request).await })
-            .await;
-        observe(&self.metrics.publish_seconds, started.elapsed());
-        let outcome = Outcome::of(&result, NodeError::class);
-        self.metrics.publishes.get_or_create(&outcome).inc();
-        result
+        self.track(async move {
+            let started = Instant::now();
+            let result = node.publish_task(request).await;
+            observe(&node.metrics.publish_seconds, started.elapsed());
+            let outcome = Outcome::of(&result, NodeError::class);
+            node.metrics.publishes.get_or_create(&outcome).inc();
+            result
+        })
+        .await
     }
 
     async fn publish_task(&self, publish: PublishRequest) -> Result<(), NodeError> {
@@ -76,8 +77,12 @@ impl Node {
         request: VolumeRequest,
     ) -> Result<(), NodeError> {
         if work.phase == Phase::Live {
-            if self.places.holds(&volume.target, work.device)? {
-                // The same request on a live volume is never an error, whatever its state.
+            // The same request on a live volume is never an error, whatever its state.
+            let mounted = self.places.holds(&volume.target, work.device);
+            if mounted.unwrap_or_else(|error| {
+                warn!(volume = %volume.id, %error, "could not look at a live volume");
+                true
+            }) {
                 let same = work.request.as_ref() == Some(&request);
                 return if same {
                     Ok(())
@@ -199,11 +204,11 @@ impl Node {
         bundles: Arc<TrustBundles>,
         id: &SpiffeId,
     ) -> Result<(), NodeError> {
-        let renew_at = volume.renew_at(&svid.x509);
+        let next_look = volume.next_look(&svid.x509, self.clock.now());
         self.swap(volume, work, svid, bundles, id)?;
         work.phase = Phase::Live;
         volume.show(work);
-        self.rotator.schedule(volume.id.clone(), renew_at);
+        self.rotator.schedule(volume.id.clone(), next_look);
         if let (Some(spec), Some(svid)) = (&work.spec, &work.svid) {
             let (pod, serial) = (&spec.pod, svid.x509.serial_hex());
             info!(volume = %volume.id, %pod, spiffe_id = %id, serial, "published");

@@ -32,8 +32,12 @@ impl Node {
         }
         // It was rendered before, of the same names.
         let id = self.identity(work.spec.as_ref()?).ok()?;
+        let began = self.clock.now();
         let next = match self.tend_locked(&volume, &mut work, &id, due).await {
-            Ok(()) => work.svid.as_ref().map(|svid| volume.renew_at(&svid.x509)),
+            Ok(()) => {
+                let svid = work.svid.as_ref()?;
+                Some(volume.next_look(&svid.x509, began))
+            }
             Err(error) => Some(self.note_failure(&volume, &mut work, &id, &error)),
         };
         volume.show(&work);

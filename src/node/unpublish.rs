@@ -21,15 +21,16 @@ impl Node {
         volume: VolumeId,
         target: String,
     ) -> Result<(), NodeError> {
-        let started = Instant::now();
         let node = self.clone();
-        let result = self
-            .track(async move { node.unpublish_task(volume, &target).await })
-            .await;
-        observe(&self.metrics.unpublish_seconds, started.elapsed());
-        let outcome = Outcome::of(&result, NodeError::class);
-        self.metrics.unpublishes.get_or_create(&outcome).inc();
-        result
+        self.track(async move {
+            let started = Instant::now();
+            let result = node.unpublish_task(volume, &target).await;
+            observe(&node.metrics.unpublish_seconds, started.elapsed());
+            let outcome = Outcome::of(&result, NodeError::class);
+            node.metrics.unpublishes.get_or_create(&outcome).inc();
+            result
+        })
+        .await
     }
 
     async fn unpublish_task(&self, id: VolumeId, target: &str) -> Result<(), NodeError> {

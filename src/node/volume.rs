@@ -16,6 +16,9 @@ use crate::{
     volume::{LastError, VolumeContext, VolumeId, VolumeSpec},
 };
 
+/// No volume is renewed again sooner than this.
+const SOONEST: Duration = Duration::from_secs(4);
+
 /// A published volume, or one that is about to be. Its target never changes.
 #[derive(Debug)]
 pub(super) struct Volume {
@@ -128,6 +131,12 @@ impl Volume {
     pub(super) fn renew_at(&self, svid: &X509Svid) -> SystemTime {
         let seed = format!("{} {}", self.id, svid.serial_hex());
         RenewalPolicy::renew_at(svid.not_before(), svid.not_after(), seed.as_bytes())
+    }
+
+    /// When to look at the volume after this SVID was put in place by work that began then. An issuer that is about to end
+    /// gives ever shorter lives: without a floor, their renewals would never stop.
+    pub(super) fn next_look(&self, svid: &X509Svid, began: SystemTime) -> SystemTime {
+        self.renew_at(svid).max(began + SOONEST)
     }
 }
 

@@ -161,15 +161,16 @@ impl<'a> AtomicWriter<'a> {
         Ok(())
     }
 
-    /// Empties the volume, keys first. What cannot be removed does not keep the rest, and is the
-    /// error.
+    /// Empties the volume: `..data`, then keys, then the rest. After a crash half-way there is no
+    /// current set, so that nobody takes what is left for a volume in use. What cannot be removed
+    /// does not keep the rest, and is the error.
     pub fn clear(&self) -> io::Result<()> {
         let root = self.root();
         let mut names: Vec<OsString> = tree::list(root)?
             .into_iter()
             .map(|(name, _)| name)
             .collect();
-        names.sort_by_key(|name| parse_set_name(name).is_none());
+        names.sort_by_key(|name| (name != DATA, parse_set_name(name).is_none()));
         let mut result = Ok(());
         for name in names {
             result = result.and(tree::remove(root, &name));

@@ -5,6 +5,7 @@
 
 pub mod lock;
 pub mod namespace;
+pub mod process;
 pub mod selinux;
 pub mod socket;
 
@@ -15,6 +16,7 @@ mod kubelet_dir;
 mod mounter;
 mod mountinfo;
 mod recording_mounter;
+mod regular_file;
 mod target;
 mod tree;
 mod volume_dir;
@@ -28,6 +30,7 @@ pub use mounter::{LinuxMounter, MountOutcome, Mounter, TmpfsOptions};
 pub use mountinfo::MountEntry;
 pub use namespace::in_private_mount_namespace;
 pub use recording_mounter::{MounterCall, RecordingMounter};
+pub use regular_file::{RegularFile, read_bounded};
 pub use target::Target;
 pub use volume_dir::{Usage, VolumeDir};
 

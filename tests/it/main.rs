@@ -11,7 +11,19 @@
 )]
 
 mod bad_requests;
+mod calls;
+mod crash;
+mod demo;
+mod dropped;
+mod inspect;
+mod invariants;
 mod layering;
+mod local_ca;
 mod plugin;
+mod process;
+mod reader;
+mod recovery;
 mod sanity;
+mod steps;
 mod volume;
+mod volume_reference;

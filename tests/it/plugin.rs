@@ -174,13 +174,18 @@ impl Node {
             if let Some(status) = self.child.as_mut().unwrap().try_wait().unwrap() {
                 panic!("the plugin ended with {status}:\n{}", self.log());
             }
-            let mut identity = IdentityClient::new(self.channel().await.ok()?);
-            identity
-                .probe(svid_csi_proto::csi::v1::ProbeRequest {})
-                .await
-                .ok()
+            self.answers().await.then_some(())
         })
         .await;
+    }
+
+    /// Whether csi.sock is served now.
+    pub async fn answers(&self) -> bool {
+        let Ok(channel) = self.channel().await else {
+            return false;
+        };
+        let probe = svid_csi_proto::csi::v1::ProbeRequest {};
+        IdentityClient::new(channel).probe(probe).await.is_ok()
     }
 
     /// Starts the plugin and waits for nothing.

@@ -21,6 +21,8 @@ const CERTIFICATE: &str = "tls.crt";
 const KEY: &str = "tls.key";
 const ROOTS: &str = "ca.crt";
 const MAX_FILE: u64 = 1 << 20;
+/// How the names of files begin that are not whole yet.
+const NEW: &str = ".new-";
 
 /// A CA that is made here lives this long: nobody is there to renew it.
 pub(super) const LIFETIME: Duration = Duration::from_secs(10 * 365 * 86_400);
@@ -162,6 +164,7 @@ impl CaDirectory {
             path: self.path.clone(),
             source,
         };
+        self.sweep().map_err(|source| self.io("tidy", source))?;
         let key = match self.read_one(KEY, true)? {
             Some(pem) => PrivateKey::from_pem(&pem).map_err(AuthorityError::Key),
             None => PrivateKey::generate(KeyAlgorithm::EcdsaP256).map_err(AuthorityError::Crypto),
@@ -175,6 +178,21 @@ impl CaDirectory {
         File::open(&self.path)
             .and_then(|directory| directory.sync_all())
             .map_err(|source| self.io("write", source))
+    }
+
+    /// Removes what an interrupted making left: it may be a key.
+    fn sweep(&self) -> io::Result<()> {
+        for entry in fs::read_dir(&self.path)? {
+            let entry = entry?;
+            if entry
+                .file_name()
+                .as_encoded_bytes()
+                .starts_with(NEW.as_bytes())
+            {
+                fs::remove_file(entry.path())?;
+            }
+        }
+        Ok(())
     }
 
     fn read_one(&self, name: &str, private: bool) -> Result<Option<Zeroizing<String>>, CaError> {
@@ -215,7 +233,7 @@ impl CaDirectory {
     fn write(&self, name: &str, content: &[u8], mode: u32) -> Result<(), CaError> {
         let write = || {
             let mut file = tempfile::Builder::new()
-                .prefix(".new-")
+                .prefix(NEW)
                 .permissions(Permissions::from_mode(mode))
                 .tempfile_in(&self.path)?;
             file.write_all(content)?;

@@ -3,6 +3,8 @@
 
 mod directory;
 mod rollover;
+#[cfg(test)]
+mod tests;
 
 use std::{
     path::PathBuf,
@@ -11,6 +13,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 pub use self::directory::CaError;
@@ -126,13 +129,15 @@ impl LocalSigner {
         self.lock().reload_failures
     }
 
-    /// Follows the directory and the clock, for ever.
-    pub async fn follow(&self) {
+    /// Follows the directory and the clock until `stop`.
+    pub async fn follow(&self, stop: CancellationToken) {
         let mut ticks = tokio::time::interval(POLL);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
-            ticks.tick().await;
-            self.poll();
+            tokio::select! {
+                () = stop.cancelled() => return,
+                _ = ticks.tick() => self.poll(),
+            }
         }
     }
 

@@ -1,0 +1,36 @@
+//! Other processes.
+
+use std::io;
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
+/// Asks a process to end (SIGTERM). The caller must still be its parent, or the number may be
+/// another's by now.
+pub fn terminate(pid: u32) -> io::Result<()> {
+    // Zero and below name groups of processes.
+    let Some(pid) = i32::try_from(pid).ok().filter(|pid| *pid > 0) else {
+        return Err(io::ErrorKind::InvalidInput.into());
+    };
+    Ok(kill(Pid::from_raw(pid), Signal::SIGTERM)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{os::unix::process::ExitStatusExt, process::Command};
+
+    use super::*;
+
+    #[test]
+    fn only_a_single_process_is_told() {
+        let mut child = Command::new("sleep").arg("60").spawn().unwrap();
+        terminate(child.id()).unwrap();
+        assert_eq!(child.wait().unwrap().signal(), Some(15));
+        for pid in [0, u32::MAX] {
+            let error = terminate(pid).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+        }
+    }
+}
