@@ -37,7 +37,7 @@ check: setup-check ## format, lints, dependency rules
 	$(DENY) --offline --locked check --hide-inclusion-graph bans licenses sources
 
 bench: setup-build ## measure; prints a table and writes bench-results/
-	cargo bench --locked --bench volumes -- $(ARGS)
+	.ci/contained cargo bench --locked --bench volumes -- $(ARGS)
 
 fuzz: setup-test ## fuzz for long: FUZZ_LONG_SECONDS each, TARGETS to choose
 	fuzz/run $(FUZZ_LONG_SECONDS) $(TARGETS)
