@@ -248,7 +248,7 @@ fn a_renewal_that_is_killed_at_any_step_costs_no_volume_its_set() {
 
 /// The short-lived volume that is renewed next, but not at once.
 fn next_due(victim: &Victim) -> Pod {
-    let soon = now() + Duration::from_millis(150);
+    let soon = now() + Duration::from_millis(300);
     let due = |pod: &&Pod| {
         let record = victim.node.record(pod).unwrap();
         let text = record["renewAt"].as_str().unwrap();
@@ -271,13 +271,12 @@ fn a_bundle_rewrite_that_is_killed_at_any_step_loses_no_trust() {
         while !done {
             let ca = new_ca();
             put(&victim.node.ca_dir(), &ca);
-            victim.node.launch();
+            victim.node.launch_waiting();
             let mut steps = victim.watch(&pod, Stop::Before(n)).await;
+            victim.node.go().await;
             done = tokio::select! {
                 stopped = steps.stopped() => !stopped,
-                () = eventually("csi.sock answers", async || {
-                    victim.node.answers().await.then_some(())
-                }) => true,
+                () = answers(&victim.node) => true,
             };
             let after = victim.bury(&[]).await;
             before.assert_kept(&after);
@@ -298,6 +297,13 @@ fn a_bundle_rewrite_that_is_killed_at_any_step_loses_no_trust() {
     });
 }
 
+async fn answers(node: &Node) {
+    eventually("csi.sock answers", async || {
+        node.answers().await.then_some(())
+    })
+    .await;
+}
+
 /// Also the first one, which makes a CA.
 #[test]
 fn a_start_that_is_killed_at_any_step_hinders_no_other() {
@@ -305,12 +311,13 @@ fn a_start_that_is_killed_at_any_step_hinders_no_other() {
         let (mut n, mut started) = (1, false);
         while !started {
             let mut node = Node::new(&[]);
-            node.launch();
+            node.launch_waiting();
             let root = node.path("");
             let mut steps = Steps::watch(node.pid(), &root, Stop::Before(n), Then::Kill).await;
+            node.go().await;
             started = tokio::select! {
                 stopped = steps.stopped() => !stopped,
-                () = eventually("it answers", async || node.answers().await.then_some(())) => true,
+                () = answers(&node) => true,
             };
             node.kill().await;
             node.start().await;
