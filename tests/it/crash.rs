@@ -3,7 +3,7 @@
 
 use std::{env, fs, path::PathBuf, time::Duration};
 
-use svid_csi::{pki::X509Svid, sys::DirLock};
+use svid_csi::pki::X509Svid;
 use svid_csi_proto::csi::v1::{NodeUnpublishVolumeRequest, node_client::NodeClient};
 use tokio::{task::JoinSet, time::sleep};
 use tonic::Status;
@@ -96,13 +96,6 @@ fn a_pod(n: usize) -> Pod {
     let mut pod = Pod::new(n);
     pod.fs_group = Some("2000".to_owned());
     pod
-}
-
-/// The plugin waits for this lock before it looks at anything, so that a watch is in place by then.
-fn hold(node: &Node) -> DirLock {
-    let socket = node.csi_socket();
-    fs::create_dir_all(socket.parent().unwrap()).unwrap();
-    DirLock::acquire(socket.parent().unwrap()).unwrap()
 }
 
 /// The SVID of a publish that may not have been answered; what `..data` shows is always whole.
@@ -255,7 +248,7 @@ fn a_renewal_that_is_killed_at_any_step_costs_no_volume_its_set() {
 
 /// The short-lived volume that is renewed next, but not at once.
 fn next_due(victim: &Victim) -> Pod {
-    let soon = now() + Duration::from_millis(150);
+    let soon = now() + Duration::from_millis(300);
     let due = |pod: &&Pod| {
         let record = victim.node.record(pod).unwrap();
         let text = record["renewAt"].as_str().unwrap();
@@ -278,15 +271,12 @@ fn a_bundle_rewrite_that_is_killed_at_any_step_loses_no_trust() {
         while !done {
             let ca = new_ca();
             put(&victim.node.ca_dir(), &ca);
-            let held = hold(&victim.node);
-            victim.node.launch();
+            victim.node.launch_waiting();
             let mut steps = victim.watch(&pod, Stop::Before(n)).await;
-            drop(held);
+            victim.node.go().await;
             done = tokio::select! {
                 stopped = steps.stopped() => !stopped,
-                () = eventually("csi.sock answers", async || {
-                    victim.node.answers().await.then_some(())
-                }) => true,
+                () = answers(&victim.node) => true,
             };
             let after = victim.bury(&[]).await;
             before.assert_kept(&after);
@@ -307,6 +297,13 @@ fn a_bundle_rewrite_that_is_killed_at_any_step_loses_no_trust() {
     });
 }
 
+async fn answers(node: &Node) {
+    eventually("csi.sock answers", async || {
+        node.answers().await.then_some(())
+    })
+    .await;
+}
+
 /// Also the first one, which makes a CA.
 #[test]
 fn a_start_that_is_killed_at_any_step_hinders_no_other() {
@@ -314,14 +311,13 @@ fn a_start_that_is_killed_at_any_step_hinders_no_other() {
         let (mut n, mut started) = (1, false);
         while !started {
             let mut node = Node::new(&[]);
-            let held = hold(&node);
-            node.launch();
+            node.launch_waiting();
             let root = node.path("");
             let mut steps = Steps::watch(node.pid(), &root, Stop::Before(n), Then::Kill).await;
-            drop(held);
+            node.go().await;
             started = tokio::select! {
                 stopped = steps.stopped() => !stopped,
-                () = eventually("it answers", async || node.answers().await.then_some(())) => true,
+                () = answers(&node) => true,
             };
             node.kill().await;
             node.start().await;

@@ -21,6 +21,7 @@ use svid_csi_proto::csi::v1::{
 };
 use tempfile::TempDir;
 use tokio::{
+    io::AsyncWriteExt,
     net::UnixStream,
     process::{Child, Command},
     time::{Instant, sleep},
@@ -133,12 +134,13 @@ impl Node {
         self.extra = extra.iter().map(ToString::to_string).collect();
     }
 
+    fn log_file(&self) -> fs::File {
+        let mut options = fs::File::options();
+        let options = options.create(true).append(true);
+        options.open(self.path("log")).unwrap()
+    }
+
     fn command(&self) -> Command {
-        let log = fs::File::options()
-            .create(true)
-            .append(true)
-            .open(self.path("log"))
-            .unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_svid-csi"));
         command
             .args([
@@ -162,7 +164,7 @@ impl Node {
             .args(&self.extra)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(log)
+            .stderr(self.log_file())
             .kill_on_drop(true);
         command
     }
@@ -192,6 +194,28 @@ impl Node {
     pub fn launch(&mut self) {
         assert!(self.child.is_none(), "it runs already");
         self.child = Some(self.command().spawn().unwrap());
+    }
+
+    /// Starts a process that is the plugin from [`Node::go`] on: until then it waits.
+    pub fn launch_waiting(&mut self) {
+        assert!(self.child.is_none(), "it runs already");
+        let plugin = self.command();
+        let mut command = Command::new("sh");
+        command
+            .args(["-c", "read -r line && exec \"$0\" \"$@\" </dev/null"])
+            .arg(plugin.as_std().get_program())
+            .args(plugin.as_std().get_args())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(self.log_file())
+            .kill_on_drop(true);
+        self.child = Some(command.spawn().unwrap());
+    }
+
+    pub async fn go(&mut self) {
+        let child = self.child.as_mut().expect("it waits");
+        let mut stdin = child.stdin.take().expect("it waits");
+        stdin.write_all(b"\n").await.unwrap();
     }
 
     /// Runs the plugin until it ends by itself: its exit status and its log.

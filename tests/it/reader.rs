@@ -188,8 +188,10 @@ struct SetClock(Mutex<SystemTime>);
 // === impl SetClock ===
 
 impl SetClock {
-    fn advance(&self) {
-        *self.0.lock().unwrap() += STEP;
+    fn advance(&self, by: Duration) {
+        let mut clock = self.0.lock().unwrap();
+        *clock += by;
+        assert!(*clock < now(), "the clock ran ahead of the machine's");
     }
 }
 
@@ -209,7 +211,8 @@ fn a_thousand_rotations_show_no_reader_a_mismatched_or_missing_file() {
             .path()
             .join("pods/00000000-0000-4000-8000-000000000001/volumes/kubernetes.io~csi/svid/mount");
         fs::create_dir_all(target.parent().unwrap()).unwrap();
-        let past = STEP * u32::try_from(ROTATIONS + 10).unwrap();
+        // More than the rotations take.
+        let past = 2 * STEP * u32::try_from(ROTATIONS).unwrap();
         let clock = Arc::new(SetClock(Mutex::new(now() - past)));
         let ground = NodeGround::new(
             NodeConfig {
@@ -265,12 +268,17 @@ fn a_thousand_rotations_show_no_reader_a_mismatched_or_missing_file() {
                         old.merged(&new_ca().bundle())
                     };
                     bundles.publish_own(next.with_sequence(sequence));
+                    replaced(&target, &before, async || {}).await;
                 } else {
-                    clock.advance();
+                    clock.advance(STEP);
                     wake(&node, root.path()).await;
-                }
-                while fs::read_link(target.join("..data")).unwrap() == before {
-                    sleep(Duration::from_micros(500)).await;
+                    replaced(&target, &before, async || {
+                        // The last renewal was still ending when the clock moved, and set its
+                        // time by that.
+                        clock.advance(Duration::from_secs(1));
+                        wake(&node, root.path()).await;
+                    })
+                    .await;
                 }
                 let set = Set::read(&target).unwrap();
                 serials.insert(set.svid.serial_hex().to_owned());
@@ -288,6 +296,20 @@ fn a_thousand_rotations_show_no_reader_a_mismatched_or_missing_file() {
         }
         node.shut_down(Duration::from_secs(5)).await;
     });
+}
+
+/// Waits until another set is current, and does something about it now and then.
+async fn replaced(target: &Path, before: &Path, mut nudge: impl AsyncFnMut()) {
+    for _ in 0..2_000 {
+        for _ in 0..10 {
+            if fs::read_link(target.join("..data")).unwrap() != before {
+                return;
+            }
+            sleep(Duration::from_millis(1)).await;
+        }
+        nudge().await;
+    }
+    panic!("the set was never replaced");
 }
 
 /// The rotator looks at the clock when it is told anything, here that there is no such volume.
