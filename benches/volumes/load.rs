@@ -26,7 +26,7 @@ pub const WIDTH: usize = 32;
 /// A call that only waits to be sent.
 #[derive(Clone)]
 pub enum Call {
-    Publish(NodePublishVolumeRequest),
+    Publish(Box<NodePublishVolumeRequest>),
     Unpublish(NodeUnpublishVolumeRequest),
 }
 
@@ -36,7 +36,7 @@ impl Call {
     /// A publish, after everything that kubelet does before it.
     pub fn publish(node: &Node, pod: &Pod) -> Self {
         node.prepare(pod);
-        Self::Publish(node.request(pod))
+        Self::Publish(Box::new(node.request(pod)))
     }
 
     pub fn unpublish(node: &Node, pod: &Pod) -> Self {
@@ -50,7 +50,7 @@ impl Call {
     pub async fn send(self, client: &mut NodeClient<Channel>) -> Duration {
         let started = Instant::now();
         match self {
-            Self::Publish(request) => drop(client.node_publish_volume(request).await.unwrap()),
+            Self::Publish(request) => drop(client.node_publish_volume(*request).await.unwrap()),
             Self::Unpublish(request) => drop(client.node_unpublish_volume(request).await.unwrap()),
         }
         started.elapsed()

@@ -58,9 +58,6 @@ impl Sizes {
 
 pub async fn run(sizes: &Sizes, report: &mut Report) {
     one_at_a_time(sizes, report).await;
-    if std::env::var_os("BENCH_ONLY_LATENCY").is_some() {
-        return;
-    }
     held(sizes, report).await;
     renewals(sizes.held[1], report).await;
 }
@@ -240,8 +237,7 @@ async fn scrape(node: &Node, volumes: usize) -> Row {
     let ready = log
         .lines()
         .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
-        .filter(|line| line["message"] == "ready")
-        .last();
+        .rfind(|line| line["message"] == "ready");
     let address = ready.unwrap()["http"].as_str().unwrap().to_owned();
     let mut sample = Sample::default();
     for _ in 0..50 {
