@@ -16,10 +16,7 @@ pub struct SystemClock;
 // === impl SystemClock ===
 
 impl Clock for SystemClock {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "the one place that asks the machine"
-    )]
+    #[expect(clippy::disallowed_methods, reason = "the one place that asks the machine")]
     fn now(&self) -> SystemTime {
         SystemTime::now()
     }

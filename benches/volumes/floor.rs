@@ -29,10 +29,8 @@ pub struct Floor {
     options: &'static str,
 }
 
-const OPTIONS: [&str; 2] = [
-    "size=4194304,nr_inodes=2048,mode=0755,noswap",
-    "size=4194304,nr_inodes=2048,mode=0755",
-];
+const OPTIONS: [&str; 2] =
+    ["size=4194304,nr_inodes=2048,mode=0755,noswap", "size=4194304,nr_inodes=2048,mode=0755"];
 /// About what a CSR and a certificate of ours have to be signed.
 const CSR: [u8; 200] = [7; 200];
 const CERTIFICATE: [u8; 400] = [7; 400];
@@ -46,9 +44,7 @@ impl Floor {
         let names = fs::read_dir(volume.join("..data")).unwrap();
         let names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
         let mut floor = Self {
-            files: names
-                .map(|name| (name.clone(), fs::read(volume.join(name)).unwrap()))
-                .collect(),
+            files: names.map(|name| (name.clone(), fs::read(volume.join(name)).unwrap())).collect(),
             record: fs::read(volume.join(".svid/record.json")).unwrap(),
             root,
             ca: EcdsaKeyPair::generate(&ECDSA_P256_SHA256_ASN1_SIGNING).unwrap(),

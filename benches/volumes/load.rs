@@ -66,10 +66,7 @@ impl Call {
 
 /// The pods of these numbers, spread over ServiceAccounts as on a real node.
 pub fn pods(numbers: Range<usize>) -> Vec<Pod> {
-    let pod = |n| Pod {
-        service_account: format!("cart-{}", n % 50),
-        ..Pod::new(n)
-    };
+    let pod = |n| Pod { service_account: format!("cart-{}", n % 50), ..Pod::new(n) };
     numbers.map(pod).collect()
 }
 

@@ -33,18 +33,14 @@ use self::{report::Report, steps::Sizes};
 fn main() {
     let quick = std::env::var_os("BENCH_QUICK").is_some_and(|value| value != "0")
         || std::env::args().any(|argument| argument == "--quick");
-    let output = std::env::var_os("BENCH_OUTPUT").map_or_else(
-        || PathBuf::from("bench-results/volumes.json"),
-        PathBuf::from,
-    );
+    let output = std::env::var_os("BENCH_OUTPUT")
+        .map_or_else(|| PathBuf::from("bench-results/volumes.json"), PathBuf::from);
     let sizes = if quick { Sizes::QUICK } else { Sizes::FULL };
     let mut report = Report::new(quick);
     in_private_mount_namespace(|| {
         // One thread: the plugin shares the cores with this client, and waking further threads of
         // it would be measured too.
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         runtime.unwrap().block_on(steps::run(&sizes, &mut report));
     });
     report.print();

@@ -19,10 +19,7 @@ impl Memory {
             let kib = line.unwrap().trim().trim_end_matches(" kB");
             kib.parse::<f64>().unwrap() / 1024.0
         };
-        Self {
-            anonymous: mib("RssAnon:"),
-            file: mib("RssFile:"),
-        }
+        Self { anonymous: mib("RssAnon:"), file: mib("RssFile:") }
     }
 
     pub fn total(self) -> f64 {

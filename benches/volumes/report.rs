@@ -34,11 +34,7 @@ pub enum Aim {
 
 impl Report {
     pub fn new(quick: bool) -> Self {
-        Self {
-            quick,
-            load: read("/proc/loadavg"),
-            rows: Vec::new(),
-        }
+        Self { quick, load: read("/proc/loadavg"), rows: Vec::new() }
     }
 
     /// Takes a row in, and shows that the run goes on.
@@ -140,10 +136,7 @@ fn text<'a>(value: &'a Value, name: &str) -> &'a str {
 
 impl Row {
     pub fn new(what: impl Into<String>) -> Self {
-        Self {
-            what: what.into(),
-            figures: Vec::new(),
-        }
+        Self { what: what.into(), figures: Vec::new() }
     }
 
     #[must_use]
@@ -163,12 +156,7 @@ impl Row {
         unit: &'static str,
         aim: Option<Aim>,
     ) -> Self {
-        self.figures.push(Figure {
-            name,
-            value,
-            unit,
-            aim,
-        });
+        self.figures.push(Figure { name, value, unit, aim });
         self
     }
 
@@ -177,12 +165,8 @@ impl Row {
             let what = if n == 0 { self.what.as_str() } else { "" };
             let show = |value| number(value, figure.unit);
             let measured = format!("{} {}", figure.name, show(figure.value));
-            let aim = figure
-                .aim
-                .map(|Aim::AtMost(most)| format!("≤ {}", show(most)));
-            let met = figure
-                .met()
-                .map_or("", |met| if met { "yes" } else { "NO" });
+            let aim = figure.aim.map(|Aim::AtMost(most)| format!("≤ {}", show(most)));
+            let met = figure.met().map_or("", |met| if met { "yes" } else { "NO" });
             [
                 what.to_owned(),
                 measured.trim_start().to_owned(),

@@ -29,17 +29,11 @@ struct Swaps(Vec<(PathBuf, PathBuf)>);
 pub async fn replace_ca(node: &Node, pods: &[Pod]) -> f64 {
     let swaps = Swaps::before(node, pods);
     let domain = TRUST_DOMAIN.parse().unwrap();
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "the plugin looks at the same clock"
-    )]
+    #[expect(clippy::disallowed_methods, reason = "the plugin looks at the same clock")]
     let now = SystemTime::now();
     let ca = Authority::create(&domain, KeyAlgorithm::EcdsaP256, 365 * DAY, now).unwrap();
     let dir = node.ca_dir();
-    for (name, pem) in [
-        ("tls.key", ca.key_pem().to_string()),
-        ("tls.crt", ca.certificate_pem()),
-    ] {
+    for (name, pem) in [("tls.key", ca.key_pem().to_string()), ("tls.crt", ca.certificate_pem())] {
         let new = dir.join(".new");
         fs::write(&new, pem).unwrap();
         fs::set_permissions(&new, fs::Permissions::from_mode(0o600)).unwrap();

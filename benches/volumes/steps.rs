@@ -40,20 +40,12 @@ const SETTLE: Duration = Duration::from_secs(2);
 // === impl Sizes ===
 
 impl Sizes {
-    pub const FULL: Self = Self {
-        calls: 1_000,
-        held: [100, 1_000, 10_000],
-        idle: Duration::from_secs(30),
-        rounds: 3,
-    };
+    pub const FULL: Self =
+        Self { calls: 1_000, held: [100, 1_000, 10_000], idle: Duration::from_secs(30), rounds: 3 };
 
     /// Enough to see that it works.
-    pub const QUICK: Self = Self {
-        calls: 100,
-        held: [50, 100, 200],
-        idle: Duration::from_secs(3),
-        rounds: 1,
-    };
+    pub const QUICK: Self =
+        Self { calls: 100, held: [50, 100, 200], idle: Duration::from_secs(3), rounds: 1 };
 }
 
 pub async fn run(sizes: &Sizes, report: &mut Report) {
@@ -95,10 +87,7 @@ async fn one_at_a_time(sizes: &Sizes, report: &mut Report) {
         sample.median().as_secs_f64() / floor.median().as_secs_f64()
     };
     let calls = up.len();
-    report.add(percentiles(
-        Row::new("floor: all of a publish but the service"),
-        &raw_up,
-    ));
+    report.add(percentiles(Row::new("floor: all of a publish but the service"), &raw_up));
     let what = "a call that does nothing: GetPluginInfo";
     report.add(percentiles(Row::new(what), &nothing));
     report.add(
@@ -168,8 +157,11 @@ fn wide(what: &str, volumes: usize, wall: Duration, each: &Sample, aim: Option<f
         Some(most) => row.aimed("all", seconds, "s", most),
         None => row.figure("all", seconds, "s"),
     };
-    row.figure("", volumes as f64 / seconds, "volumes/s")
-        .figure("p99", millis(each.percentile(99)), "ms")
+    row.figure("", volumes as f64 / seconds, "volumes/s").figure(
+        "p99",
+        millis(each.percentile(99)),
+        "ms",
+    )
 }
 
 async fn memory(node: &Node, volumes: usize, most: f64) -> Row {

@@ -30,10 +30,7 @@ fn round_trip(domain: &TrustDomain, bundle: &TrustBundle) {
     let jwks = TrustBundle::from_jwks(domain.clone(), bundle.to_jwks().as_bytes());
     let jwks = jwks.expect("its own form");
     for read in [pem, jwks] {
-        let same = read
-            .x509_authorities()
-            .iter()
-            .map(|authority| authority.der());
+        let same = read.x509_authorities().iter().map(|authority| authority.der());
         assert!(same.eq(authorities.iter().map(|authority| authority.der())));
         assert!(authorities.iter().all(|authority| read.contains(authority)));
     }

@@ -52,10 +52,7 @@ fn trust_domain(text: &str) {
     let Ok(domain) = text.parse::<TrustDomain>() else {
         return;
     };
-    assert_eq!(
-        domain.to_string().parse::<TrustDomain>().as_ref(),
-        Ok(&domain)
-    );
+    assert_eq!(domain.to_string().parse::<TrustDomain>().as_ref(), Ok(&domain));
     let id = domain.id();
     assert_eq!(id.to_string(), format!("spiffe://{domain}"));
     assert!(!id.is_workload());

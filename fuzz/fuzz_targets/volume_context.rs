@@ -16,10 +16,7 @@ const TOKENS: &str = "csi.storage.k8s.io/serviceAccount.tokens";
 const POD_INFO: [(&str, &str); 5] = [
     ("csi.storage.k8s.io/pod.name", "web-0"),
     ("csi.storage.k8s.io/pod.namespace", "shop"),
-    (
-        "csi.storage.k8s.io/pod.uid",
-        "3f0e1c2a-5b7d-4c8e-9a10-2b3c4d5e6f70",
-    ),
+    ("csi.storage.k8s.io/pod.uid", "3f0e1c2a-5b7d-4c8e-9a10-2b3c4d5e6f70"),
     ("csi.storage.k8s.io/serviceAccount.name", "web"),
     ("csi.storage.k8s.io/ephemeral", "true"),
 ];
@@ -29,10 +26,8 @@ fuzz_target!(|data: &[u8]| {
         return;
     };
     let mut mount_group = None;
-    let mut attributes: HashMap<String, String> = POD_INFO
-        .iter()
-        .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
-        .collect();
+    let mut attributes: HashMap<String, String> =
+        POD_INFO.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
     for (key, value) in text.split('\n').filter_map(|line| line.split_once('=')) {
         if key == "fsGroup" {
             mount_group = Some(value);
@@ -56,11 +51,7 @@ fuzz_target!(|data: &[u8]| {
     };
     if let Ok(spec) = VolumeSpec::parse(&context, mount_group, &domain, &limits) {
         assert!(spec.ttl >= limits.min_ttl && spec.ttl <= limits.max_ttl);
-        assert_eq!(
-            spec.ownership.file_mode & !0o444,
-            0,
-            "files are for reading"
-        );
+        assert_eq!(spec.ownership.file_mode & !0o444, 0, "files are for reading");
         assert_ne!(spec.ownership.file_mode, 0, "someone can read them");
         file_names(&spec.files);
         let lenient = VolumeSpec::parse_lenient(&context, mount_group, &domain, &limits);
@@ -79,10 +70,7 @@ fn file_names(files: &FileNames) {
     names.push(&files.bundle);
     for name in &names {
         assert!(!name.is_empty() && name.len() <= 255, "{name:?}");
-        assert!(
-            !name.contains(['/', '\0']) && !name.starts_with(".."),
-            "{name:?}"
-        );
+        assert!(!name.contains(['/', '\0']) && !name.starts_with(".."), "{name:?}");
         let ours = [".", ".svid", "bundle.json", "federated", "spiffe.sock"];
         assert!(!ours.contains(name), "{name:?}");
     }

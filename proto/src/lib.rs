@@ -68,10 +68,7 @@ mod tests {
     /// Invariant 1, as far as it reaches here: a request's tokens are not in its `Debug`.
     #[test]
     fn debug_of_a_publish_request_hides_tokens() {
-        let tokens = (
-            "csi.storage.k8s.io/serviceAccount.tokens".to_owned(),
-            "ey-token".to_owned(),
-        );
+        let tokens = ("csi.storage.k8s.io/serviceAccount.tokens".to_owned(), "ey-token".to_owned());
         let request = NodePublishVolumeRequest {
             volume_id: "csi-1".into(),
             secrets: [tokens.clone()].into(),
@@ -79,9 +76,6 @@ mod tests {
             ..Default::default()
         };
         let shown = format!("{request:?}");
-        assert!(
-            shown.contains("csi-1") && !shown.contains("ey-token"),
-            "{shown}"
-        );
+        assert!(shown.contains("csi-1") && !shown.contains("ey-token"), "{shown}");
     }
 }

@@ -15,10 +15,8 @@ const REDACTED: [&str; 3] = [
 fn committed_code_is_what_the_protos_generate() -> Result<(), Box<dyn Error>> {
     let package = Path::new(env!("CARGO_MANIFEST_DIR"));
     let fresh = tempfile::tempdir()?;
-    let descriptors = protox::compile(
-        ["csi.proto", "pluginregistration.proto"],
-        [package.join("proto")],
-    )?;
+    let descriptors =
+        protox::compile(["csi.proto", "pluginregistration.proto"], [package.join("proto")])?;
     tonic_prost_build::configure()
         .build_client(true)
         .build_server(true)

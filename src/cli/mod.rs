@@ -18,12 +18,7 @@ const EXIT_USAGE: u8 = 64;
 
 /// SPIFFE identities for Kubernetes pods, mounted by a CSI node driver.
 #[derive(Debug, Parser)]
-#[command(
-    name = "svid-csi",
-    version,
-    propagate_version = true,
-    arg_required_else_help = true
-)]
+#[command(name = "svid-csi", version, propagate_version = true, arg_required_else_help = true)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -52,10 +47,7 @@ struct UsageError {
 
 impl UsageError {
     fn new(setting: &'static str, reason: impl std::fmt::Display) -> Self {
-        Self {
-            setting,
-            reason: reason.to_string(),
-        }
+        Self { setting, reason: reason.to_string() }
     }
 }
 

@@ -96,30 +96,15 @@ pub(super) struct NodeArgs {
     ca_create: bool,
 
     /// How long a new CA is in every bundle before it signs
-    #[arg(
-        long,
-        env = "SVID_CSI_CA_PROPAGATION",
-        default_value = "5m",
-        value_name = "DURATION"
-    )]
+    #[arg(long, env = "SVID_CSI_CA_PROPAGATION", default_value = "5m", value_name = "DURATION")]
     ca_propagation: String,
 
     /// Lifetime of an SVID whose volume names none
-    #[arg(
-        long,
-        env = "SVID_CSI_DEFAULT_TTL",
-        default_value = "1h",
-        value_name = "DURATION"
-    )]
+    #[arg(long, env = "SVID_CSI_DEFAULT_TTL", default_value = "1h", value_name = "DURATION")]
     default_ttl: String,
 
     /// The longest lifetime that a volume may ask for, 24h at most
-    #[arg(
-        long,
-        env = "SVID_CSI_MAX_TTL",
-        default_value = "24h",
-        value_name = "DURATION"
-    )]
+    #[arg(long, env = "SVID_CSI_MAX_TTL", default_value = "24h", value_name = "DURATION")]
     max_ttl: String,
 
     /// Address of /livez, /readyz and /metrics
@@ -163,43 +148,30 @@ impl NodeArgs {
             ));
         }
         if self.node_name.is_empty() || self.node_name.len() > 253 {
-            return Err(UsageError::new(
-                "--node-name",
-                "must have 1 to 253 characters",
-            ));
+            return Err(UsageError::new("--node-name", "must have 1 to 253 characters"));
         }
-        let trust_domain: TrustDomain = self
-            .trust_domain
-            .parse()
-            .map_err(|error| UsageError::new("--trust-domain", error))?;
+        let trust_domain: TrustDomain =
+            self.trust_domain.parse().map_err(|error| UsageError::new("--trust-domain", error))?;
         let parse = |setting, text: &str| {
             duration::parse(text).map_err(|error| UsageError::new(setting, error))
         };
         let default_ttl = parse("--default-ttl", &self.default_ttl)?;
         let max_ttl = parse("--max-ttl", &self.max_ttl)?;
-        let Limits {
-            min_ttl: shortest,
-            max_ttl: longest,
-            ..
-        } = Limits::default();
+        let Limits { min_ttl: shortest, max_ttl: longest, .. } = Limits::default();
         if max_ttl < shortest || max_ttl > longest {
             return Err(UsageError::new("--max-ttl", "must be between 10s and 24h"));
         }
         if default_ttl < shortest || default_ttl > max_ttl {
-            return Err(UsageError::new(
-                "--default-ttl",
-                "must be between 10s and --max-ttl",
-            ));
+            return Err(UsageError::new("--default-ttl", "must be between 10s and --max-ttl"));
         }
         let propagation = parse("--ca-propagation", &self.ca_propagation)?;
         let http_listen = self
             .http_listen
             .parse()
             .map_err(|error| UsageError::new("--http-listen", format!("{error}; give IP:PORT")))?;
-        for (setting, path) in [
-            ("--kubelet-dir", Some(&self.kubelet_dir)),
-            ("--csi-socket", self.csi_socket.as_ref()),
-        ] {
+        for (setting, path) in
+            [("--kubelet-dir", Some(&self.kubelet_dir)), ("--csi-socket", self.csi_socket.as_ref())]
+        {
             if path.is_some_and(|path| !path.is_absolute()) {
                 return Err(UsageError::new(setting, "must be an absolute path"));
             }
@@ -216,11 +188,7 @@ impl NodeArgs {
                 node_name: self.node_name,
             },
             kubelet_dir: self.kubelet_dir,
-            limits: Limits {
-                default_ttl,
-                min_ttl: shortest,
-                max_ttl,
-            },
+            limits: Limits { default_ttl, min_ttl: shortest, max_ttl },
             ca: LocalConfig {
                 directory: self.ca_dir,
                 create: self.ca_create,
@@ -238,9 +206,7 @@ fn is_driver_name(name: &str) -> bool {
     let ends = [name.bytes().next(), name.bytes().last()];
     name.len() <= 63
         && name.bytes().all(middle)
-        && ends
-            .iter()
-            .all(|byte| byte.is_some_and(|byte| byte.is_ascii_alphanumeric()))
+        && ends.iter().all(|byte| byte.is_some_and(|byte| byte.is_ascii_alphanumeric()))
 }
 
 /// Runs the node plugin until a signal ends it.
@@ -248,22 +214,13 @@ pub(super) fn run(args: NodeArgs) -> Result<ExitCode> {
     let (format, level) = (args.log_format, args.log_level);
     let settings = args.settings()?;
     telemetry::start(format, level);
-    tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()?
-        .block_on(serve(settings))?;
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(serve(settings))?;
     Ok(ExitCode::SUCCESS)
 }
 
 async fn serve(settings: Settings) -> Result<()> {
     let started = Instant::now();
-    let Settings {
-        server,
-        kubelet_dir,
-        limits,
-        ca,
-        http_listen,
-    } = settings;
+    let Settings { server, kubelet_dir, limits, ca, http_listen } = settings;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let metrics = Arc::new(Metrics::default());
 
@@ -319,9 +276,7 @@ async fn serve(settings: Settings) -> Result<()> {
             let (node, signer) = (node.clone(), signer.clone());
             Box::new(move || {
                 node.refresh_metrics();
-                metrics
-                    .ca_reload_failures
-                    .set(signer.reload_failures() as i64);
+                metrics.ca_reload_failures.set(signer.reload_failures() as i64);
                 metrics.encode().unwrap_or_default()
             })
         },
@@ -407,10 +362,7 @@ async fn lock(plugin_dir: &Path) -> Result<DirLock> {
             Ok(lock) => return Ok(lock),
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
                 if Instant::now() >= deadline {
-                    bail!(
-                        "another node plugin serves {}; stop it first",
-                        plugin_dir.display()
-                    );
+                    bail!("another node plugin serves {}; stop it first", plugin_dir.display());
                 }
                 if !told {
                     warn!("waiting for another node plugin to end");

@@ -35,24 +35,16 @@ pub(super) fn start(format: LogFormat, level: LogLevel) {
         LogLevel::Info => LevelFilter::INFO,
         LogLevel::Debug => LevelFilter::DEBUG,
     };
-    let builder = tracing_subscriber::fmt()
-        .with_max_level(level)
-        .with_writer(stderr);
+    let builder = tracing_subscriber::fmt().with_max_level(level).with_writer(stderr);
     // A second start, as in a test, keeps the first.
     let _ = match format {
-        LogFormat::Text => builder
-            .with_ansi(stderr().is_terminal())
-            .with_target(false)
-            .try_init(),
+        LogFormat::Text => builder.with_ansi(stderr().is_terminal()).with_target(false).try_init(),
         LogFormat::Json => builder.json().flatten_event(true).try_init(),
     };
 }
 
 /// Tells a person why the program ends.
-#[expect(
-    clippy::print_stderr,
-    reason = "the log may be off, and a person asked"
-)]
+#[expect(clippy::print_stderr, reason = "the log may be off, and a person asked")]
 pub(super) fn complain(error: &anyhow::Error) {
     eprintln!("svid-csi: {error:#}");
 }

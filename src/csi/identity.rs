@@ -35,9 +35,7 @@ impl Identity for IdentityService {
         &self,
         _: Request<GetPluginCapabilitiesRequest>,
     ) -> Result<Response<GetPluginCapabilitiesResponse>, Status> {
-        Ok(Response::new(GetPluginCapabilitiesResponse {
-            capabilities: Vec::new(),
-        }))
+        Ok(Response::new(GetPluginCapabilitiesResponse { capabilities: Vec::new() }))
     }
 
     /// `ready` is false, and the log says why, while no volume could be published.
@@ -46,8 +44,6 @@ impl Identity for IdentityService {
         if let Err(reason) = &ready {
             tracing::warn!(reason, "not ready");
         }
-        Ok(Response::new(ProbeResponse {
-            ready: Some(ready.is_ok()),
-        }))
+        Ok(Response::new(ProbeResponse { ready: Some(ready.is_ok()) }))
     }
 }

@@ -21,11 +21,8 @@ use crate::{
     volume::{VolumeContext, VolumeId},
 };
 
-const CAPABILITIES: [rpc::Type; 3] = [
-    rpc::Type::VolumeMountGroup,
-    rpc::Type::GetVolumeStats,
-    rpc::Type::VolumeCondition,
-];
+const CAPABILITIES: [rpc::Type; 3] =
+    [rpc::Type::VolumeMountGroup, rpc::Type::GetVolumeStats, rpc::Type::VolumeCondition];
 
 pub(super) struct NodeService {
     pub(super) node_name: String,
@@ -63,20 +60,12 @@ impl node_server::Node for NodeService {
         let request = request.into_inner();
         let volume = volume_id(&request.volume_id)?;
         require("volume_path", &request.volume_path)?;
-        let VolumeStats {
-            bytes,
-            inodes,
-            abnormal,
-        } = self.node.stats(&volume, &request.volume_path)?;
-        let message = abnormal
-            .clone()
-            .unwrap_or_else(|| "the SVID is in place".to_owned());
+        let VolumeStats { bytes, inodes, abnormal } =
+            self.node.stats(&volume, &request.volume_path)?;
+        let message = abnormal.clone().unwrap_or_else(|| "the SVID is in place".to_owned());
         Ok(Response::new(NodeGetVolumeStatsResponse {
             usage: vec![usage(bytes, Unit::Bytes), usage(inodes, Unit::Inodes)],
-            volume_condition: Some(VolumeCondition {
-                abnormal: abnormal.is_some(),
-                message,
-            }),
+            volume_condition: Some(VolumeCondition { abnormal: abnormal.is_some(), message }),
         }))
     }
 
@@ -85,9 +74,7 @@ impl node_server::Node for NodeService {
         _: Request<NodeGetCapabilitiesRequest>,
     ) -> Result<Response<NodeGetCapabilitiesResponse>, Status> {
         let capability = |r#type: rpc::Type| NodeServiceCapability {
-            r#type: Some(Type::Rpc(Rpc {
-                r#type: r#type.into(),
-            })),
+            r#type: Some(Type::Rpc(Rpc { r#type: r#type.into() })),
         };
         let capabilities = CAPABILITIES.into_iter().map(capability).collect();
         Ok(Response::new(NodeGetCapabilitiesResponse { capabilities }))
@@ -151,14 +138,10 @@ fn mount_volume(capability: Option<VolumeCapability>) -> Result<MountVolume, Sta
     let mount = match capability.access_type {
         Some(AccessType::Mount(mount)) => mount,
         Some(AccessType::Block(_)) => {
-            return Err(Status::invalid_argument(
-                "block volumes hold no files; mount the volume",
-            ));
+            return Err(Status::invalid_argument("block volumes hold no files; mount the volume"));
         }
         None => {
-            return Err(Status::invalid_argument(
-                "volume_capability has no access type",
-            ));
+            return Err(Status::invalid_argument("volume_capability has no access type"));
         }
     };
     if !matches!(mount.fs_type.as_str(), "" | "tmpfs") {
@@ -168,17 +151,14 @@ fn mount_volume(capability: Option<VolumeCapability>) -> Result<MountVolume, Sta
         )));
     }
     if !mount.mount_flags.is_empty() {
-        return Err(Status::invalid_argument(
-            "mount flags can't be chosen: remove them",
-        ));
+        return Err(Status::invalid_argument("mount flags can't be chosen: remove them"));
     }
     Ok(mount)
 }
 
 fn volume_id(id: &str) -> Result<VolumeId, Status> {
     require("volume_id", id)?;
-    id.parse()
-        .map_err(|error| Status::invalid_argument(format!("volume_id: {error}")))
+    id.parse().map_err(|error| Status::invalid_argument(format!("volume_id: {error}")))
 }
 
 fn require(field: &str, value: &str) -> Result<(), Status> {
@@ -199,7 +179,5 @@ fn usage(usage: Usage, unit: Unit) -> VolumeUsage {
 }
 
 fn unimplemented(method: &str) -> Status {
-    Status::unimplemented(format!(
-        "{method}: volumes are ephemeral and need no staging"
-    ))
+    Status::unimplemented(format!("{method}: volumes are ephemeral and need no staging"))
 }

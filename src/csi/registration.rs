@@ -39,10 +39,7 @@ impl Registration for RegistrationService {
         if status.plugin_registered {
             info!("registered with kubelet");
         } else {
-            warn!(
-                error = status.error,
-                "kubelet refused the registration; trying again"
-            );
+            warn!(error = status.error, "kubelet refused the registration; trying again");
             self.refused.notify_one();
         }
         Ok(Response::new(RegistrationStatusResponse {}))

@@ -105,37 +105,17 @@ impl Server {
         let registration = Endpoint::new(config.registration_dir.join(name), health.clone());
         let mut csi = Endpoint::new(config.csi_socket.clone(), health);
         csi.bind()?;
-        Ok(Self {
-            csi,
-            registration,
-            refused: Arc::default(),
-            node,
-            config,
-        })
+        Ok(Self { csi, registration, refused: Arc::default(), node, config })
     }
 
     /// Serves until `stop`, then removes both names and finishes the calls under way.
     pub async fn run(mut self, stop: CancellationToken) -> Result<(), ServeError> {
-        let ServerConfig {
-            driver_name,
-            node_name,
-            csi_socket,
-            ..
-        } = self.config.clone();
-        let identity = IdentityService {
-            driver_name: driver_name.clone(),
-            node: self.node.clone(),
-        };
-        let service = NodeService {
-            node_name,
-            node: self.node.clone(),
-        };
+        let ServerConfig { driver_name, node_name, csi_socket, .. } = self.config.clone();
+        let identity =
+            IdentityService { driver_name: driver_name.clone(), node: self.node.clone() };
+        let service = NodeService { node_name, node: self.node.clone() };
         let refused = self.refused.clone();
-        let registration = RegistrationService {
-            driver_name,
-            endpoint: csi_socket,
-            refused,
-        };
+        let registration = RegistrationService { driver_name, endpoint: csi_socket, refused };
         let csi = tonic::transport::Server::builder()
             .add_service(IdentityServer::new(identity))
             .add_service(NodeServer::new(service))
@@ -200,13 +180,7 @@ impl Server {
 impl Endpoint {
     fn new(path: PathBuf, health: SocketHealth) -> Self {
         let (connections, incoming) = mpsc::channel(64);
-        Self {
-            path,
-            health,
-            connections,
-            incoming: Some(incoming),
-            bound: None,
-        }
+        Self { path, health, connections, incoming: Some(incoming), bound: None }
     }
 
     /// Every connection, whichever listener took it.
@@ -218,16 +192,9 @@ impl Endpoint {
     fn bind(&mut self) -> Result<(), ServeError> {
         let bound = socket::bind_private(&self.path, MODE).and_then(|listener| {
             let identity = socket::identity(&self.path)?.ok_or(io::ErrorKind::NotFound)?;
-            Ok(Bound {
-                identity,
-                listener: Some(listener),
-                accepting: None,
-            })
+            Ok(Bound { identity, listener: Some(listener), accepting: None })
         });
-        let bound = bound.map_err(|source| ServeError::Bind {
-            path: self.path.clone(),
-            source,
-        })?;
+        let bound = bound.map_err(|source| ServeError::Bind { path: self.path.clone(), source })?;
         self.health.set(&self.path, bound.identity);
         self.bound = Some(bound);
         Ok(())
@@ -298,11 +265,7 @@ impl SocketHealth {
 
     /// Connects to every socket; `Err` names one that isn't ours or isn't answered. Blocks.
     pub fn check(&self) -> Result<(), String> {
-        let sockets = self
-            .0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
+        let sockets = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if sockets.len() < 2 {
             return Err("not registered with kubelet yet".to_owned());
         }

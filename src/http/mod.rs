@@ -76,19 +76,11 @@ pub async fn serve(listener: TcpListener, checks: Arc<Checks>, stop: Cancellatio
 }
 
 async fn livez(State(checks): State<Arc<Checks>>) -> impl IntoResponse {
-    answer(
-        spawn_blocking(move || (checks.live)())
-            .await
-            .unwrap_or_else(|e| Err(e.to_string())),
-    )
+    answer(spawn_blocking(move || (checks.live)()).await.unwrap_or_else(|e| Err(e.to_string())))
 }
 
 async fn readyz(State(checks): State<Arc<Checks>>) -> impl IntoResponse {
-    answer(
-        spawn_blocking(move || (checks.ready)())
-            .await
-            .unwrap_or_else(|e| Err(e.to_string())),
-    )
+    answer(spawn_blocking(move || (checks.ready)()).await.unwrap_or_else(|e| Err(e.to_string())))
 }
 
 async fn metrics(State(checks): State<Arc<Checks>>) -> impl IntoResponse {

@@ -51,10 +51,7 @@ mod tests {
     #[test]
     fn the_closest_word_is_chosen() {
         assert_eq!(nearest("tl", ["layout", "ttl", "mode"]), Some("ttl"));
-        assert_eq!(
-            nearest("key-algo", ["key-file", "key-algorithm"]),
-            Some("key-algorithm")
-        );
+        assert_eq!(nearest("key-algo", ["key-file", "key-algorithm"]), Some("key-algorithm"));
         assert_eq!(nearest("x", []), None);
     }
 }

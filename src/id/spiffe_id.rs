@@ -41,10 +41,7 @@ impl SpiffeId {
 
     /// The ID of a trust domain itself: no path.
     pub(super) fn of_trust_domain(trust_domain: &TrustDomain) -> Self {
-        Self {
-            text: format!("{SCHEME}{trust_domain}").into(),
-            trust_domain: trust_domain.clone(),
-        }
+        Self { text: format!("{SCHEME}{trust_domain}").into(), trust_domain: trust_domain.clone() }
     }
 
     /// The whole ID.
@@ -59,9 +56,7 @@ impl SpiffeId {
 
     /// The path with its leading slash; empty for the ID of a trust domain.
     pub fn path(&self) -> &str {
-        self.text
-            .get(SCHEME.len() + self.trust_domain.as_str().len()..)
-            .unwrap_or_default()
+        self.text.get(SCHEME.len() + self.trust_domain.as_str().len()..).unwrap_or_default()
     }
 
     /// Whether it names a workload: it has a path.
@@ -86,9 +81,8 @@ pub(super) fn check_path(path: &str) -> Result<(), IdError> {
 
 /// One path segment: `[a-zA-Z0-9.-_]+`, neither `.` nor `..`.
 pub(super) fn check_segment(segment: &str) -> Result<(), IdError> {
-    if let Some(found) = segment
-        .chars()
-        .find(|c| !(c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_')))
+    if let Some(found) =
+        segment.chars().find(|c| !(c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_')))
     {
         return Err(IdError::PathCharacter { found });
     }
@@ -110,10 +104,7 @@ impl FromStr for SpiffeId {
         let (name, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
         let trust_domain: TrustDomain = name.parse()?;
         check_path(path)?;
-        Ok(Self {
-            text: text.into(),
-            trust_domain,
-        })
+        Ok(Self { text: text.into(), trust_domain })
     }
 }
 
@@ -177,26 +168,12 @@ mod tests {
         for bad in ["", "spiffe", "spiffe:", "spiffe:/", "http://a/b", "//a/b"] {
             assert_eq!(parse(bad), Err(IdError::Scheme), "{bad}");
         }
-        for bad in [
-            "SPIFFE://a/b",
-            "Spiffe://a/b",
-            " spiffe://a/b",
-            "example.org",
-        ] {
+        for bad in ["SPIFFE://a/b", "Spiffe://a/b", " spiffe://a/b", "example.org"] {
             assert_eq!(parse(bad), Err(IdError::Scheme), "{bad}");
         }
-        assert_eq!(
-            parse("spiffe://a/b?c=d"),
-            Err(IdError::PathCharacter { found: '?' })
-        );
-        assert_eq!(
-            parse("spiffe://a/b#c"),
-            Err(IdError::PathCharacter { found: '#' })
-        );
-        assert_eq!(
-            parse("spiffe://a?b"),
-            Err(IdError::TrustDomainCharacter { found: '?' })
-        );
+        assert_eq!(parse("spiffe://a/b?c=d"), Err(IdError::PathCharacter { found: '?' }));
+        assert_eq!(parse("spiffe://a/b#c"), Err(IdError::PathCharacter { found: '#' }));
+        assert_eq!(parse("spiffe://a?b"), Err(IdError::TrustDomainCharacter { found: '?' }));
     }
 
     #[test]
@@ -252,10 +229,7 @@ mod tests {
         assert_eq!(parse(id.as_str()).unwrap(), id);
 
         let longer = format!("{path}a");
-        assert_eq!(
-            SpiffeId::new(&td, &longer),
-            Err(IdError::TooLong { length: 2049 })
-        );
+        assert_eq!(SpiffeId::new(&td, &longer), Err(IdError::TooLong { length: 2049 }));
         assert!(parse(&format!("spiffe://td{longer}")).is_err());
     }
 

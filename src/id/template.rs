@@ -50,13 +50,7 @@ enum Variable {
 
 const DEFAULT: &str = "/ns/{namespace}/sa/{service-account}";
 const LABEL: &str = "namespace-label:KEY";
-const KNOWN: [&str; 5] = [
-    "trust-domain",
-    "namespace",
-    "service-account",
-    "pod-name",
-    LABEL,
-];
+const KNOWN: [&str; 5] = ["trust-domain", "namespace", "service-account", "pod-name", LABEL];
 
 // === impl IdTemplate ===
 
@@ -115,9 +109,7 @@ impl FromStr for IdTemplate {
 
     fn from_str(source: &str) -> Result<Self, IdError> {
         if source.len() > SpiffeId::MAX_LENGTH {
-            return Err(IdError::TooLong {
-                length: source.len(),
-            });
+            return Err(IdError::TooLong { length: source.len() });
         }
         if !source.starts_with('/') {
             return Err(IdError::RelativePath);
@@ -145,10 +137,7 @@ impl FromStr for IdTemplate {
         }
         check_path(&shape)?;
         refuse_reserved(&shape)?;
-        Ok(Self {
-            source: source.to_owned(),
-            parts,
-        })
+        Ok(Self { source: source.to_owned(), parts })
     }
 }
 
@@ -241,10 +230,8 @@ mod tests {
     }
 
     fn render(template: &str, namespace: &str, labels: &[(&str, &str)]) -> Result<String, IdError> {
-        let namespace_labels = labels
-            .iter()
-            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
-            .collect();
+        let namespace_labels =
+            labels.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
         let input = TemplateInput {
             namespace,
             service_account: "web",
@@ -324,10 +311,7 @@ mod tests {
     #[test]
     fn must_03_a_value_that_is_no_segment_is_refused_never_escaped() {
         for bad in ["", ".", "..", "a/b", "a:b", "ä", "a%2Fb", "a b", "/"] {
-            assert!(
-                matches!(render(DEFAULT, bad, &[]), Err(IdError::Value { .. })),
-                "{bad}"
-            );
+            assert!(matches!(render(DEFAULT, bad, &[]), Err(IdError::Value { .. })), "{bad}");
         }
         assert!(matches!(
             render("/a/{namespace-label:k}", "n", &[("k", "")]),
@@ -341,18 +325,9 @@ mod tests {
 
     #[test]
     fn reserved_paths_cannot_be_reached_through_a_value() {
-        assert_eq!(
-            render("/{namespace}/x", "svid.dev", &[]),
-            Err(IdError::Reserved)
-        );
-        assert_eq!(
-            render("/{namespace}", "svid.dev", &[]),
-            Err(IdError::Reserved)
-        );
-        assert_eq!(
-            render("/svid.{namespace}", "dev", &[]),
-            Err(IdError::Reserved)
-        );
+        assert_eq!(render("/{namespace}/x", "svid.dev", &[]), Err(IdError::Reserved));
+        assert_eq!(render("/{namespace}", "svid.dev", &[]), Err(IdError::Reserved));
+        assert_eq!(render("/svid.{namespace}", "dev", &[]), Err(IdError::Reserved));
         assert!(render("/{namespace}", "svid.devel", &[]).is_ok());
     }
 

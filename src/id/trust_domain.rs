@@ -37,9 +37,8 @@ impl FromStr for TrustDomain {
         if name.is_empty() {
             return Err(IdError::EmptyTrustDomain);
         }
-        if let Some(found) = name
-            .chars()
-            .find(|c| !matches!(c, 'a'..='z' | '0'..='9' | '.' | '-' | '_'))
+        if let Some(found) =
+            name.chars().find(|c| !matches!(c, 'a'..='z' | '0'..='9' | '.' | '-' | '_'))
         {
             return Err(IdError::TrustDomainCharacter { found });
         }

@@ -20,11 +20,7 @@ pub(super) fn delay(class: Class, failures: u32, remaining: Duration, random: f6
     };
     let doubled = base << failures.saturating_sub(1).min(10);
     let bound = Duration::from_secs(doubled.min(cap));
-    let left = if remaining.is_zero() {
-        EXPIRED
-    } else {
-        remaining / 3
-    };
+    let left = if remaining.is_zero() { EXPIRED } else { remaining / 3 };
     bound.mul_f64(random).min(left).max(FLOOR)
 }
 
@@ -42,24 +38,13 @@ mod tests {
 
     use super::*;
 
-    const CLASSES: [Class; 5] = [
-        Class::Invalid,
-        Class::Denied,
-        Class::NotReady,
-        Class::Unavailable,
-        Class::Internal,
-    ];
+    const CLASSES: [Class; 5] =
+        [Class::Invalid, Class::Denied, Class::NotReady, Class::Unavailable, Class::Internal];
 
     #[test]
     fn it_doubles_up_to_its_cap() {
         let at = |failures| {
-            delay(
-                Class::Unavailable,
-                failures,
-                Duration::from_secs(86_400),
-                1.0,
-            )
-            .as_secs()
+            delay(Class::Unavailable, failures, Duration::from_secs(86_400), 1.0).as_secs()
         };
         assert_eq!([at(1), at(2), at(3), at(9), at(100)], [1, 2, 4, 256, 300]);
     }

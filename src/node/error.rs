@@ -151,10 +151,6 @@ impl NodeError {
         doing: &'static str,
         path: impl Into<PathBuf>,
     ) -> impl FnOnce(io::Error) -> Self {
-        move |source| Self::Io {
-            doing,
-            path: path.into(),
-            source,
-        }
+        move |source| Self::Io { doing, path: path.into(), source }
     }
 }

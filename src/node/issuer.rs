@@ -40,13 +40,8 @@ impl Issuer {
         id: SpiffeId,
     ) -> Result<(Svid, Arc<TrustBundles>), NodeError> {
         let (key, csr) = make_request(spec.key_algorithm, &id).await?;
-        let request = SignRequest {
-            volume: volume.clone(),
-            pod: spec.pod.clone(),
-            id,
-            ttl: spec.ttl,
-            csr,
-        };
+        let request =
+            SignRequest { volume: volume.clone(), pod: spec.pod.clone(), id, ttl: spec.ttl, csr };
         let started = Instant::now();
         let answer = timeout(SIGN_TIMEOUT, self.signer.sign(&request)).await;
         observe(&self.metrics.sign_seconds, started.elapsed());
@@ -57,13 +52,7 @@ impl Issuer {
         // Read after the signature: whatever signed is in the bundle by then (invariant 6).
         let bundles = self.bundles.current();
         x509.verify(&request.id, key.spki_der(), &bundles.own, self.clock.now())?;
-        Ok((
-            Svid {
-                x509,
-                key: Arc::new(key),
-            },
-            bundles,
-        ))
+        Ok((Svid { x509, key: Arc::new(key) }, bundles))
     }
 }
 
@@ -79,9 +68,9 @@ async fn make_request(
     };
     match algorithm {
         // An RSA key takes up to seconds, which would hold up everyone else on this thread.
-        KeyAlgorithm::Rsa2048 | KeyAlgorithm::Rsa4096 => tokio::task::spawn_blocking(make)
-            .await
-            .unwrap_or(Err(NodeError::Panicked)),
+        KeyAlgorithm::Rsa2048 | KeyAlgorithm::Rsa4096 => {
+            tokio::task::spawn_blocking(make).await.unwrap_or(Err(NodeError::Panicked))
+        }
         KeyAlgorithm::EcdsaP256 | KeyAlgorithm::EcdsaP384 | KeyAlgorithm::Ed25519 => make(),
     }
 }

@@ -113,22 +113,14 @@ impl Default for Metrics {
 impl Metrics {
     fn register(&mut self) {
         let r = &mut self.registry;
-        r.register(
-            "publishes",
-            "NodePublishVolume calls",
-            self.publishes.clone(),
-        );
+        r.register("publishes", "NodePublishVolume calls", self.publishes.clone());
         r.register_with_unit(
             "publish_duration",
             "Duration of NodePublishVolume calls",
             Unit::Seconds,
             self.publish_seconds.clone(),
         );
-        r.register(
-            "unpublishes",
-            "NodeUnpublishVolume calls",
-            self.unpublishes.clone(),
-        );
+        r.register("unpublishes", "NodeUnpublishVolume calls", self.unpublishes.clone());
         r.register_with_unit(
             "unpublish_duration",
             "Duration of NodeUnpublishVolume calls",
@@ -149,11 +141,7 @@ impl Metrics {
             self.renewal_lag_seconds.clone(),
         );
         let rewrites = self.bundle_rewrites.clone();
-        r.register(
-            "bundle_rewrites",
-            "Sets rewritten for a changed trust bundle",
-            rewrites,
-        );
+        r.register("bundle_rewrites", "Sets rewritten for a changed trust bundle", rewrites);
         r.register("volumes", "Volumes by state", self.volumes.clone());
         r.register_with_unit(
             "nearest_svid_expiry",
@@ -168,11 +156,7 @@ impl Metrics {
             self.ca_expiry.clone(),
         );
         let failures = self.ca_reload_failures.clone();
-        r.register(
-            "ca_reload_failures",
-            "Changed CA files that could not be used",
-            failures,
-        );
+        r.register("ca_reload_failures", "Changed CA files that could not be used", failures);
         r.register(
             "mounts_without_noswap",
             "Volumes mounted without noswap, which the kernel refused",

@@ -93,32 +93,13 @@ pub struct Node {
 impl NodeGround {
     /// Looks at the node: is SELinux on?
     pub fn new(config: NodeConfig, metrics: Arc<Metrics>) -> Result<Self, NodeError> {
-        let NodeConfig {
-            driver_name,
-            kubelet,
-            trust_domain,
-            limits,
-            mounter,
-        } = config;
-        let mounts = mounter
-            .mounts()
-            .map_err(NodeError::io("read", "mountinfo"))?;
+        let NodeConfig { driver_name, kubelet, trust_domain, limits, mounter } = config;
+        let mounts = mounter.mounts().map_err(NodeError::io("read", "mountinfo"))?;
         let rootcontext =
             selinux::is_enabled(&mounts).then(|| selinux::CONTAINER_FILE_CONTEXT.to_owned());
-        let places = Places {
-            driver_name,
-            kubelet,
-            mounter,
-            rootcontext,
-        };
+        let places = Places { driver_name, kubelet, mounter, rootcontext };
         let template = IdTemplate::default();
-        Ok(Self {
-            places,
-            trust_domain,
-            template,
-            limits,
-            metrics,
-        })
+        Ok(Self { places, trust_domain, template, limits, metrics })
     }
 
     /// The node with its signer. It serves nothing and renews nothing before
@@ -129,21 +110,10 @@ impl NodeGround {
         bundles: Arc<BundleStore>,
         clock: Arc<dyn Clock>,
     ) -> (Arc<Node>, RotatorInbox) {
-        let Self {
-            places,
-            trust_domain,
-            template,
-            limits,
-            metrics,
-        } = self;
+        let Self { places, trust_domain, template, limits, metrics } = self;
         let (rotator, inbox) = rotator::channel();
         let bundle_changes = bundles.subscribe();
-        let issuer = Issuer {
-            signer,
-            bundles,
-            clock: clock.clone(),
-            metrics: metrics.clone(),
-        };
+        let issuer = Issuer { signer, bundles, clock: clock.clone(), metrics: metrics.clone() };
         let node = Node {
             places,
             trust_domain,
@@ -178,10 +148,7 @@ impl Node {
             let mut bundles = self.bundle_changes.clone();
             while bundles.changed().await.is_ok() {
                 let sequence = bundles.borrow_and_update().own.sequence();
-                info!(
-                    sequence = sequence.unwrap_or_default(),
-                    "the trust bundle changed"
-                );
+                info!(sequence = sequence.unwrap_or_default(), "the trust bundle changed");
                 self.rotator.tend_all();
             }
         };
@@ -194,10 +161,7 @@ impl Node {
     /// Takes no more calls, and waits for those under way. Every mount stays.
     pub async fn shut_down(&self, patience: Duration) {
         self.tasks.close();
-        if tokio::time::timeout(patience, self.tasks.wait())
-            .await
-            .is_err()
-        {
+        if tokio::time::timeout(patience, self.tasks.wait()).await.is_err() {
             tracing::warn!("some calls did not end in time; the next start resumes them");
         }
         self.stop.cancel();
@@ -209,11 +173,7 @@ impl Node {
             return Err(NodeError::ShuttingDown.to_string());
         }
         self.alive()?;
-        self.issuer
-            .signer
-            .status()
-            .ready
-            .map_err(|error| error.to_string())
+        self.issuer.signer.status().ready.map_err(|error| error.to_string())
     }
 
     /// Whether the renewal loop goes round; `Err` says since when it does not.
@@ -222,19 +182,14 @@ impl Node {
         if silence < STUCK {
             return Ok(());
         }
-        Err(format!(
-            "the renewal loop has been silent for {} s",
-            silence.as_secs()
-        ))
+        Err(format!("the renewal loop has been silent for {} s", silence.as_secs()))
     }
 
     /// Brings the metrics that are not counted but looked at up to date.
     pub fn refresh_metrics(&self) {
         let now = self.clock.now();
-        let mut counts: BTreeMap<&str, (VolumeState, i64)> = VolumeState::ALL
-            .into_iter()
-            .map(|state| (state.label(), (state, 0)))
-            .collect();
+        let mut counts: BTreeMap<&str, (VolumeState, i64)> =
+            VolumeState::ALL.into_iter().map(|state| (state.label(), (state, 0))).collect();
         let mut nearest = f64::INFINITY;
         for volume in self.table.all() {
             let status = volume.status();
@@ -246,17 +201,12 @@ impl Node {
             }
         }
         for (state, count) in counts.into_values() {
-            self.metrics
-                .volumes
-                .get_or_create(&StateLabel { state })
-                .set(count);
+            self.metrics.volumes.get_or_create(&StateLabel { state }).set(count);
         }
         self.metrics.nearest_expiry.set(nearest);
         let SignerStatus { ca_not_after, .. } = self.issuer.signer.status();
         let end = ca_not_after.and_then(|end| end.duration_since(std::time::UNIX_EPOCH).ok());
-        self.metrics
-            .ca_expiry
-            .set(end.map_or(0, |end| end.as_secs() as i64));
+        self.metrics.ca_expiry.set(end.map_or(0, |end| end.as_secs() as i64));
     }
 
     /// Runs a call to its end, though its caller may be gone.
@@ -267,10 +217,7 @@ impl Node {
         if self.tasks.is_closed() {
             return Err(NodeError::ShuttingDown);
         }
-        self.tasks
-            .spawn(call)
-            .await
-            .unwrap_or(Err(NodeError::Panicked))
+        self.tasks.spawn(call).await.unwrap_or(Err(NodeError::Panicked))
     }
 
     fn identity(&self, spec: &VolumeSpec) -> Result<SpiffeId, NodeError> {

@@ -50,13 +50,7 @@ impl Places {
             }
             let dir = open(&place).map_err(io("open"))?;
             let device = place.device().map_err(io("look at"))?;
-            return Ok(Mounted {
-                dir,
-                device,
-                fresh: false,
-                noswap: true,
-                labelled: true,
-            });
+            return Ok(Mounted { dir, device, fresh: false, noswap: true, labelled: true });
         }
         let options = TmpfsOptions {
             rootcontext: self.rootcontext.clone(),
@@ -68,13 +62,7 @@ impl Places {
             let dir = open(&place)?;
             let labelled = outcome.rootcontext || options.rootcontext.is_none();
             let noswap = outcome.noswap;
-            Ok(Mounted {
-                dir,
-                device: place.device()?,
-                fresh: true,
-                noswap,
-                labelled,
-            })
+            Ok(Mounted { dir, device: place.device()?, fresh: true, noswap, labelled })
         };
         mount().map_err(|source| {
             if let Err(error) = self.take_away(&place, target, None) {
@@ -102,9 +90,7 @@ impl Places {
         device: Option<u64>,
     ) -> Result<VolumeDir, NodeError> {
         let dir = self.open(target)?;
-        let found = dir
-            .device()
-            .map_err(NodeError::io("look at", target.path()))?;
+        let found = dir.device().map_err(NodeError::io("look at", target.path()))?;
         if Some(found) == device {
             Ok(dir)
         } else {
@@ -175,9 +161,7 @@ impl Places {
             if let Err(error) = cleared {
                 warn!(target = %target.path().display(), %error, "could not empty the volume");
             }
-            self.mounter
-                .unmount(place.parent(), place.name())
-                .map_err(io("unmount"))?;
+            self.mounter.unmount(place.parent(), place.name()).map_err(io("unmount"))?;
         }
         if place.is_mount_point().map_err(io("look at"))? {
             return Ok(true);
@@ -195,24 +179,16 @@ impl Places {
     }
 
     fn is_ours(&self, target: &TargetPath) -> Result<bool, NodeError> {
-        let mounts = self
-            .mounter
-            .mounts()
-            .map_err(NodeError::io("read", "mountinfo"))?;
+        let mounts = self.mounter.mounts().map_err(NodeError::io("read", "mountinfo"))?;
         // The last one is on top.
-        let top = mounts
-            .iter()
-            .rev()
-            .find(|mount| mount.mount_point == target.path());
+        let top = mounts.iter().rev().find(|mount| mount.mount_point == target.path());
         Ok(top.is_some_and(|mount| self.made(mount)))
     }
 
     /// Whether a mount of ours is on the target, below somebody else's.
     pub(super) fn is_covered(&self, target: &TargetPath) -> bool {
         let mounts = self.mounter.mounts().unwrap_or_default();
-        let mut here = mounts
-            .iter()
-            .filter(|mount| mount.mount_point == target.path());
+        let mut here = mounts.iter().filter(|mount| mount.mount_point == target.path());
         here.any(|mount| self.made(mount))
     }
 

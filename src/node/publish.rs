@@ -51,16 +51,8 @@ impl Node {
 
     async fn publish_task(&self, publish: PublishRequest) -> Result<(), NodeError> {
         let target = self.places.kubelet.parse_target(&publish.target)?;
-        let PublishRequest {
-            volume: id,
-            context,
-            mount_group,
-            ..
-        } = publish;
-        let request = VolumeRequest {
-            context,
-            mount_group,
-        };
+        let PublishRequest { volume: id, context, mount_group, .. } = publish;
+        let request = VolumeRequest { context, mount_group };
         loop {
             let volume = self.table.claim(&id, &target)?;
             let work = volume.lock().await;
@@ -84,11 +76,7 @@ impl Node {
                 true
             }) {
                 let same = work.request.as_ref() == Some(&request);
-                return if same {
-                    Ok(())
-                } else {
-                    Err(NodeError::Changed(volume.id.clone()))
-                };
+                return if same { Ok(()) } else { Err(NodeError::Changed(volume.id.clone())) };
             }
             warn!(volume = %volume.id, "a live volume is no longer mounted; it is made anew");
             *work = Work::default();
@@ -127,10 +115,7 @@ impl Node {
         })?;
         if spec.pod.uid != volume.target.pod_uid {
             let target = volume.target.path().to_owned();
-            return Err(NodeError::OtherPod {
-                target,
-                uid: spec.pod.uid,
-            });
+            return Err(NodeError::OtherPod { target, uid: spec.pod.uid });
         }
         let id = self.identity(&spec)?;
         work.request = Some(request);
@@ -205,9 +190,7 @@ impl Node {
         svid: Svid,
     ) -> Option<(Svid, Arc<TrustBundles>)> {
         let (now, bundles) = (self.clock.now(), self.issuer.bundles.current());
-        svid.x509
-            .verify(id, svid.key.spki_der(), &bundles.own, now)
-            .ok()?;
+        svid.x509.verify(id, svid.key.spki_der(), &bundles.own, now).ok()?;
         (now < volume.renew_at(&svid.x509)).then_some((svid, bundles))
     }
 
@@ -242,10 +225,7 @@ impl Node {
         if work.phase == Phase::Pending && !work.protected {
             let removed = block_in_place(|| self.places.remove(&volume.target, work.device));
             if let Err(left) = removed {
-                return NodeError::LeftBehind {
-                    error: Box::new(error),
-                    left: Box::new(left),
-                };
+                return NodeError::LeftBehind { error: Box::new(error), left: Box::new(left) };
             }
         }
         work.phase = Phase::Gone;

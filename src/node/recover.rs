@@ -39,11 +39,7 @@ pub struct Recovered {
 impl NodeGround {
     /// Reads every mount of ours. Changes nothing but leftovers of interrupted work.
     pub fn look_around(&self, now: SystemTime) -> Result<Recovered, NodeError> {
-        let mounts = self
-            .places
-            .mounter
-            .mounts()
-            .map_err(NodeError::io("read", "mountinfo"))?;
+        let mounts = self.places.mounter.mounts().map_err(NodeError::io("read", "mountinfo"))?;
         let mut recovered = Recovered::default();
         // Mounts may be stacked.
         let mut targets: BTreeSet<TargetPath> = BTreeSet::new();
@@ -68,10 +64,7 @@ impl NodeGround {
                     self.metrics.unreadable_records.inc();
                     // Whoever has it still verifies its peers by it, for as long as can be.
                     let until = now + self.limits.max_ttl;
-                    recovered.note(Found {
-                        bundle: self.bundle_of(&target, None),
-                        until,
-                    });
+                    recovered.note(Found { bundle: self.bundle_of(&target, None), until });
                     let target = target.path().display();
                     warn!(%target, reason, "a volume can't be recovered; it waits for kubelet");
                 }
@@ -86,9 +79,7 @@ impl NodeGround {
         let text = |error: NodeError| error.to_string();
         let dir = self.places.open(target).map_err(text)?;
         let writer = AtomicWriter::new(&dir);
-        let set = writer
-            .current()
-            .map_err(|error| format!("its set: {error}"))?;
+        let set = writer.current().map_err(|error| format!("its set: {error}"))?;
         let (record, mut work) = match (self.resume(&dir, target), &set) {
             (Ok(resumed), _) => resumed,
             (Err(reason), None) => {
@@ -97,11 +88,7 @@ impl NodeGround {
                 let covered = self.places.remove_top(target).map_err(text)?;
                 info!(target = %target.path().display(), reason, "an unfinished mount is removed");
                 // What it covered may be live (invariant 3).
-                return if covered {
-                    self.recover_one(target)
-                } else {
-                    Ok(None)
-                };
+                return if covered { self.recover_one(target) } else { Ok(None) };
             }
             (Err(reason), Some(_)) => return Err(reason),
         };
@@ -121,12 +108,21 @@ impl NodeGround {
                 .svid
                 .as_ref()
                 .and_then(|_| self.bundle_of(target, Some(&record.spiffe_id))),
-            until: work
-                .svid
-                .as_ref()
-                .map_or(SystemTime::UNIX_EPOCH, |svid| svid.x509.not_after()),
+            until: work.svid.as_ref().map_or(SystemTime::UNIX_EPOCH, |svid| svid.x509.not_after()),
         };
         let volume = Volume::with_work(record.volume_id, target.clone(), work);
+        if let Some(work) = volume.try_lock()
+            && work.phase == Phase::Live
+            && record.serial.as_deref() != work.svid.as_ref().map(|svid| svid.x509.serial_hex())
+        {
+            // Killed between the swap of a set and its record: the set is what counts.
+            let (id, driver) = (&record.spiffe_id, &self.places.driver_name);
+            if let Err(error) =
+                store::write_record(&dir, &volume, &work, RecordState::Live, id, driver)
+            {
+                warn!(volume = %volume.id, %error, "its record stays behind its set for now");
+            }
+        }
         Ok(Some((volume, found)))
     }
 
@@ -197,11 +193,7 @@ impl Recovered {
     }
 
     fn note(&mut self, found: Found) {
-        let Found {
-            bundle: Some(bundle),
-            until,
-        } = found
-        else {
+        let Found { bundle: Some(bundle), until } = found else {
             return;
         };
         // All of them: the SVIDs before this one may still be in use, and end before it.
@@ -270,11 +262,7 @@ impl Node {
             let set = AtomicWriter::new(dir).current();
             matches!(set, Ok(Some(set)) if store::holds(&set, &expected))
         };
-        if self
-            .places
-            .open(&volume.target)
-            .is_ok_and(|dir| holds(&dir))
-        {
+        if self.places.open(&volume.target).is_ok_and(|dir| holds(&dir)) {
             work.bundles = Some(bundles);
             return false;
         }
@@ -299,15 +287,9 @@ impl Node {
         if at > now {
             return at;
         }
-        let left = svid
-            .x509
-            .not_after()
-            .duration_since(now)
-            .unwrap_or_default();
+        let left = svid.x509.not_after().duration_since(now).unwrap_or_default();
         let seed = format!("{} {}", volume.id, svid.x509.serial_hex());
-        now + SPREAD
-            .min(left / 4)
-            .mul_f64(RenewalPolicy::fraction(seed.as_bytes()))
+        now + SPREAD.min(left / 4).mul_f64(RenewalPolicy::fraction(seed.as_bytes()))
     }
 }
 
@@ -316,9 +298,6 @@ impl Node {
 impl Places {
     fn device(&self, target: &TargetPath) -> Result<u64, NodeError> {
         let io = || NodeError::io("look at", target.path());
-        self.kubelet
-            .open_parent(target)
-            .and_then(|place| place.device())
-            .map_err(io())
+        self.kubelet.open_parent(target).and_then(|place| place.device()).map_err(io())
     }
 }

@@ -107,21 +107,9 @@ impl RotatorHandle {
 /// The handle, and the task before it knows what to do with a volume that is due.
 pub(super) fn channel() -> (RotatorHandle, RotatorInbox) {
     let (sender, receiver) = mpsc::unbounded_channel();
-    let beat = Arc::new(Heartbeat {
-        started: Instant::now(),
-        millis: AtomicU64::new(0),
-    });
-    let handle = RotatorHandle {
-        commands: sender,
-        beat: beat.clone(),
-    };
-    (
-        handle,
-        RotatorInbox {
-            commands: receiver,
-            beat,
-        },
-    )
+    let beat = Arc::new(Heartbeat { started: Instant::now(), millis: AtomicU64::new(0) });
+    let handle = RotatorHandle { commands: sender, beat: beat.clone() };
+    (handle, RotatorInbox { commands: receiver, beat })
 }
 
 /// The receiving end, until the task starts.
@@ -262,10 +250,7 @@ mod tests {
 
     impl TestClock {
         fn new() -> Arc<Self> {
-            Arc::new(Self {
-                start: Instant::now(),
-                offset: Mutex::new(Duration::ZERO),
-            })
+            Arc::new(Self { start: Instant::now(), offset: Mutex::new(Duration::ZERO) })
         }
 
         fn jump(&self, by: Duration) {
@@ -301,18 +286,12 @@ mod tests {
         async fn tend(&self, volume: VolumeId) -> Option<SystemTime> {
             let now = self.clock.now();
             let seconds = now.duration_since(at(0)).unwrap().as_secs();
-            self.seen
-                .lock()
-                .unwrap()
-                .push((volume.to_string(), seconds));
+            self.seen.lock().unwrap().push((volume.to_string(), seconds));
             let running = self.at_once.fetch_add(1, Ordering::SeqCst) + 1;
             self.most_at_once.fetch_max(running, Ordering::SeqCst);
             sleep(self.takes).await;
             self.at_once.fetch_sub(1, Ordering::SeqCst);
-            assert!(
-                volume.to_string() != "panics" || now > at(5),
-                "as the test wants it"
-            );
+            assert!(volume.to_string() != "panics" || now > at(5), "as the test wants it");
             Some(now + self.every)
         }
     }
@@ -344,9 +323,7 @@ mod tests {
     }
 
     fn noted(list: &[(&str, u64)]) -> Vec<(String, u64)> {
-        list.iter()
-            .map(|(name, second)| (name.to_string(), *second))
-            .collect()
+        list.iter().map(|(name, second)| (name.to_string(), *second)).collect()
     }
 
     #[tokio::test(start_paused = true)]
@@ -399,10 +376,7 @@ mod tests {
         sleep(Duration::from_secs(3)).await;
         handle.tend_all();
         sleep(Duration::from_secs(60)).await;
-        assert_eq!(
-            seen(&notes),
-            noted(&[("running", 1), ("waiting", 3), ("running", 6)])
-        );
+        assert_eq!(seen(&notes), noted(&[("running", 1), ("waiting", 3), ("running", 6)]));
     }
 
     /// Invariant 9.
@@ -414,10 +388,7 @@ mod tests {
         }
         sleep(Duration::from_secs(60)).await;
         assert_eq!(seen(&notes).len(), 100);
-        assert_eq!(
-            notes.most_at_once.load(Ordering::SeqCst),
-            CONCURRENCY as u64
-        );
+        assert_eq!(notes.most_at_once.load(Ordering::SeqCst), CONCURRENCY as u64);
     }
 
     #[tokio::test(start_paused = true)]

@@ -32,10 +32,7 @@ pub struct Usage {
 impl Node {
     /// The stats of a volume at the path where it is published.
     pub fn stats(&self, id: &VolumeId, path: &str) -> Result<VolumeStats, NodeError> {
-        let unknown = || NodeError::Unknown {
-            volume: id.clone(),
-            target: path.to_owned(),
-        };
+        let unknown = || NodeError::Unknown { volume: id.clone(), target: path.to_owned() };
         let volume = self.table.get(id).ok_or_else(unknown)?;
         let target = self.places.kubelet.parse_target(path);
         if target.ok().as_ref() != Some(&volume.target) {
@@ -46,26 +43,13 @@ impl Node {
             Ok(dir) => dir,
             Err(error) if !status.live => return Err(error),
             Err(error) => {
-                let none = Usage {
-                    total: 0,
-                    used: 0,
-                    available: 0,
-                };
+                let none = Usage { total: 0, used: 0, available: 0 };
                 let abnormal = Some(format!("the volume is not mounted any more: {error}"));
-                return Ok(VolumeStats {
-                    bytes: none,
-                    inodes: none,
-                    abnormal,
-                });
+                return Ok(VolumeStats { bytes: none, inodes: none, abnormal });
             }
         };
-        let usage = dir
-            .usage()
-            .map_err(NodeError::io("look at", volume.target.path()))?;
-        let error = status
-            .last_error
-            .as_ref()
-            .map(|error| error.message.as_str());
+        let usage = dir.usage().map_err(NodeError::io("look at", volume.target.path()))?;
+        let error = status.last_error.as_ref().map(|error| error.message.as_str());
         let abnormal = match status.state(self.clock.now()) {
             VolumeState::Live => None,
             VolumeState::Pending => Some("its publish is still under way".to_owned()),
@@ -85,10 +69,6 @@ impl Node {
             used: usage.inodes_total.saturating_sub(usage.inodes_free),
             available: usage.inodes_free,
         };
-        Ok(VolumeStats {
-            bytes,
-            inodes,
-            abnormal,
-        })
+        Ok(VolumeStats { bytes, inodes, abnormal })
     }
 }

@@ -20,8 +20,7 @@ const MAX_FILE: usize = 1 << 20;
 /// The files of a set.
 pub(super) fn files(spec: &VolumeSpec, svid: &Svid, bundles: &TrustBundles) -> FileSet {
     let key = svid.key.to_pem();
-    spec.files
-        .file_set(&key, &svid.x509, &bundles.own, &bundles.federated)
+    spec.files.file_set(&key, &svid.x509, &bundles.own, &bundles.federated)
 }
 
 /// Swaps a whole new set in (invariant 2); on failure the old one stands (invariant 3).
@@ -45,10 +44,7 @@ pub(super) fn read_svid(set: &CurrentSet, names: &FileNames) -> Option<Svid> {
     let key = read(names.key.as_deref().or(names.combined.as_deref())?)?;
     let x509 = X509Svid::from_chain(certificates_from_pem(&certificate).ok()?).ok()?;
     let key = PrivateKey::from_pem(&key).ok()?;
-    (key.spki_der() == x509.leaf().spki_der()).then(|| Svid {
-        x509,
-        key: Arc::new(key),
-    })
+    (key.spki_der() == x509.leaf().spki_der()).then(|| Svid { x509, key: Arc::new(key) })
 }
 
 /// The bundle of the set on the volume, if it is this trust domain's.
@@ -59,10 +55,10 @@ pub(super) fn read_bundle(set: &CurrentSet, domain: &TrustDomain) -> Option<Trus
 
 /// Whether the set on the volume is, to the byte, the one it should be.
 pub(super) fn holds(set: &CurrentSet, expected: &FileSet) -> bool {
-    expected.files.iter().all(|(name, content)| {
-        set.read(name, MAX_FILE)
-            .is_ok_and(|found| found == *content)
-    })
+    expected
+        .files
+        .iter()
+        .all(|(name, content)| set.read(name, MAX_FILE).is_ok_and(|found| found == *content))
 }
 
 /// The volume's record; `Err` says why it can't be used.

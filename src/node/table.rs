@@ -38,18 +38,12 @@ impl VolumeTable {
                 return Ok(volume.clone());
             }
             let other = volume.target.path().to_owned();
-            return Err(NodeError::Elsewhere {
-                volume: id.clone(),
-                other,
-            });
+            return Err(NodeError::Elsewhere { volume: id.clone(), other });
         }
         match index.targets.entry(target.clone()) {
             Entry::Occupied(other) => {
                 let other = other.get().clone();
-                return Err(NodeError::Taken {
-                    target: target.path().to_owned(),
-                    other,
-                });
+                return Err(NodeError::Taken { target: target.path().to_owned(), other });
             }
             Entry::Vacant(vacant) => vacant.insert(id.clone()),
         };
@@ -64,9 +58,7 @@ impl VolumeTable {
         let taken =
             index.volumes.contains_key(&volume.id) || index.targets.contains_key(&volume.target);
         if !taken {
-            index
-                .targets
-                .insert(volume.target.clone(), volume.id.clone());
+            index.targets.insert(volume.target.clone(), volume.id.clone());
             index.volumes.insert(volume.id.clone(), volume);
         }
         !taken
@@ -75,11 +67,7 @@ impl VolumeTable {
     /// Forgets exactly this volume, not another that has its id by now.
     pub(super) fn remove(&self, volume: &Arc<Volume>) {
         let mut index = self.index();
-        if index
-            .volumes
-            .get(&volume.id)
-            .is_some_and(|known| Arc::ptr_eq(known, volume))
-        {
+        if index.volumes.get(&volume.id).is_some_and(|known| Arc::ptr_eq(known, volume)) {
             index.volumes.remove(&volume.id);
             index.targets.remove(&volume.target);
         }

@@ -170,9 +170,7 @@ impl Node {
         bundles: &TrustBundles,
         now: SystemTime,
     ) -> bool {
-        svid.x509
-            .verify(id, svid.key.spki_der(), &bundles.own, now)
-            .is_ok()
+        svid.x509.verify(id, svid.key.spki_der(), &bundles.own, now).is_ok()
     }
 
     /// Keeps the last good set, says what went wrong wherever someone may look, and tells when
@@ -187,9 +185,7 @@ impl Node {
         let (now, class) = (self.clock.now(), error.class());
         work.failed(now, class, &error.to_string());
         let end = work.svid.as_ref().map(|svid| svid.x509.not_after());
-        let remaining = end
-            .and_then(|end| end.duration_since(now).ok())
-            .unwrap_or_default();
+        let remaining = end.and_then(|end| end.duration_since(now).ok()).unwrap_or_default();
         let delay = backoff::delay(class, work.failures, remaining, backoff::random());
         warn!(
             volume = %volume.id,

@@ -96,13 +96,7 @@ impl Volume {
     pub(super) fn with_work(id: VolumeId, target: TargetPath, work: Work) -> Self {
         let status = Mutex::new(work.status());
         let (work, closing) = (tokio::sync::Mutex::new(work), Mutex::default());
-        Self {
-            id,
-            target,
-            work,
-            status,
-            closing,
-        }
+        Self { id, target, work, status, closing }
     }
 
     pub(super) async fn lock(&self) -> tokio::sync::MutexGuard<'_, Work> {

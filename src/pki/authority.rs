@@ -193,10 +193,8 @@ impl Authority {
         now: SystemTime,
     ) -> Result<Self, AuthorityError> {
         let given = certificates_from_pem(tls_crt).map_err(AuthorityError::Certificate)?;
-        let certificate = given
-            .first()
-            .ok_or(AuthorityError::Certificate(PkiError::NoCertificate))?
-            .clone();
+        let certificate =
+            given.first().ok_or(AuthorityError::Certificate(PkiError::NoCertificate))?.clone();
         let key = PrivateKey::from_pem(tls_key).map_err(AuthorityError::Key)?;
         if key.spki_der() != certificate.spki_der() {
             return Err(AuthorityError::KeyMismatch);
@@ -211,25 +209,19 @@ impl Authority {
             }
             (Vec::new(), certificate.clone())
         } else {
-            let chain: Vec<_> = given
-                .into_iter()
-                .filter(|certificate| !certificate.is_self_signed())
-                .collect();
+            let chain: Vec<_> =
+                given.into_iter().filter(|certificate| !certificate.is_self_signed()).collect();
             let anchor = anchor(&chain, &roots, now)?;
             (chain, anchor)
         };
         if !roots.contains(&anchor) {
-            return Err(AuthorityError::NotChained {
-                subject: anchor.subject(),
-            });
+            return Err(AuthorityError::NotChained { subject: anchor.subject() });
         }
         for certificate in chain.iter().chain(&roots) {
             check_authority(certificate, trust_domain)?;
         }
-        let mut validity = Validity {
-            not_before: anchor.not_before(),
-            not_after: anchor.not_after(),
-        };
+        let mut validity =
+            Validity { not_before: anchor.not_before(), not_after: anchor.not_after() };
         check_valid(&anchor, now)?;
         for certificate in &chain {
             check_valid(certificate, now)?;
@@ -274,11 +266,8 @@ impl Authority {
         let key = PrivateKey::generate(KeyAlgorithm::EcdsaP256).map_err(AuthorityError::Crypto)?;
         let id = SpiffeId::new(self.trust_domain(), "/svid.dev/trial")
             .map_err(|error: IdError| AuthorityError::Useless(error.into()))?;
-        let svid = self
-            .sign(key.spki_der(), &id, self.validity)
-            .map_err(crypto)?;
-        svid.verify(&id, key.spki_der(), &self.bundle, now)
-            .map_err(AuthorityError::Useless)
+        let svid = self.sign(key.spki_der(), &id, self.validity).map_err(crypto)?;
+        svid.verify(&id, key.spki_der(), &self.bundle, now).map_err(AuthorityError::Useless)
     }
 
     /// Signs a certificate for `id` that begins a little before `now` and ends after `ttl`, or with
@@ -384,31 +373,22 @@ fn anchor(
 ) -> Result<Certificate, AuthorityError> {
     for (certificate, issuer) in chain.iter().zip(chain.iter().skip(1)) {
         if !certificate.is_signed_by(issuer) {
-            return Err(AuthorityError::NotChained {
-                subject: certificate.subject(),
-            });
+            return Err(AuthorityError::NotChained { subject: certificate.subject() });
         }
     }
     let subject = |certificate: Option<&Certificate>| {
         certificate.map(Certificate::subject).unwrap_or_default()
     };
     if roots.is_empty() {
-        return Err(AuthorityError::NoRoot {
-            subject: subject(chain.first()),
-        });
+        return Err(AuthorityError::NoRoot { subject: subject(chain.first()) });
     }
-    let candidates = || {
-        roots
-            .iter()
-            .filter(|root| chain.last().is_some_and(|last| last.is_signed_by(root)))
-    };
+    let candidates =
+        || roots.iter().filter(|root| chain.last().is_some_and(|last| last.is_signed_by(root)));
     candidates()
         .find(|root| root.is_valid_at(now))
         .or_else(|| candidates().next())
         .cloned()
-        .ok_or_else(|| AuthorityError::NotChained {
-            subject: subject(chain.last()),
-        })
+        .ok_or_else(|| AuthorityError::NotChained { subject: subject(chain.last()) })
 }
 
 fn check_authority(
@@ -416,9 +396,7 @@ fn check_authority(
     trust_domain: &TrustDomain,
 ) -> Result<(), AuthorityError> {
     if !certificate.may_sign() {
-        return Err(AuthorityError::NotCa {
-            subject: certificate.subject(),
-        });
+        return Err(AuthorityError::NotCa { subject: certificate.subject() });
     }
     let expected = trust_domain.id();
     match certificate

@@ -80,10 +80,7 @@ impl TrustBundle {
         for (index, authority) in authorities.iter().enumerate() {
             let index = index + 1;
             if !authority.may_sign() {
-                return Err(BundleError::NotCa {
-                    index,
-                    subject: authority.subject(),
-                });
+                return Err(BundleError::NotCa { index, subject: authority.subject() });
             }
             if !jwks::can_hold(authority) {
                 return Err(BundleError::Key {

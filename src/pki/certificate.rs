@@ -186,10 +186,7 @@ impl Certificate {
 
     /// Names of the set key usages, as in `digitalSignature`; empty if the extension is absent.
     pub fn key_usages(&self) -> Vec<&'static str> {
-        self.0
-            .key_usage
-            .map(|usage| usage.names())
-            .unwrap_or_default()
+        self.0.key_usage.map(|usage| usage.names()).unwrap_or_default()
     }
 
     /// extKeyUsage, if present.
@@ -199,11 +196,7 @@ impl Certificate {
 
     /// Names of the extended key usages, as in `serverAuth`; empty if the extension is absent.
     pub fn extended_key_usages(&self) -> Vec<String> {
-        self.0
-            .extended_key_usage
-            .as_ref()
-            .map(|usage| usage.purposes.clone())
-            .unwrap_or_default()
+        self.0.extended_key_usage.as_ref().map(|usage| usage.purposes.clone()).unwrap_or_default()
     }
 
     /// SHA-256 of the DER: 64 lowercase hexadecimal digits.
@@ -213,8 +206,7 @@ impl Certificate {
 
     /// `ecdsa-p256`, `rsa-3072`, or the dotted OID of what we don't know.
     pub fn public_key_algorithm(&self) -> String {
-        self.spki()
-            .map_or_else(|| "unknown".to_owned(), |spki| spki.describe())
+        self.spki().map_or_else(|| "unknown".to_owned(), |spki| spki.describe())
     }
 
     /// Whether it names itself as its issuer and its own key made its signature. Verifies a
@@ -356,10 +348,8 @@ impl Parsed {
         match extension {
             ParsedExtension::ParseError { .. } => return Err("it has a malformed extension"),
             ParsedExtension::BasicConstraints(basic) => {
-                self.basic_constraints = Some(BasicConstraints {
-                    ca: basic.ca,
-                    path_length: basic.path_len_constraint,
-                });
+                self.basic_constraints =
+                    Some(BasicConstraints { ca: basic.ca, path_length: basic.path_len_constraint });
             }
             ParsedExtension::KeyUsage(usage) => {
                 self.key_usage = Some(KeyUsage {
@@ -414,9 +404,7 @@ impl Parsed {
 
 /// A name comes from a stranger and goes to terminals and logs.
 fn printable(name: &str) -> String {
-    name.chars()
-        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
-        .collect()
+    name.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 
 // === impl KeyUsage ===
@@ -443,10 +431,8 @@ pub fn certificates_from_pem(text: &str) -> Result<Vec<Certificate>, PkiError> {
         .iter()
         .enumerate()
         .map(|(index, block)| {
-            Certificate::from_der(&block.der).map_err(|source| PkiError::InFile {
-                index: index + 1,
-                source: Box::new(source),
-            })
+            Certificate::from_der(&block.der)
+                .map_err(|source| PkiError::InFile { index: index + 1, source: Box::new(source) })
         })
         .collect()
 }

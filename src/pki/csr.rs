@@ -63,10 +63,8 @@ impl Csr {
     /// Makes and signs a request: empty subject, one critical URI SAN.
     pub fn create(key: &PrivateKey, id: &SpiffeId) -> Result<Self, CsrError> {
         let extensions = sequence(&[&uri_san(id, true)]);
-        let attribute = sequence(&[
-            &element(OID, &[&EXTENSION_REQUEST]),
-            &element(SET, &[&extensions]),
-        ]);
+        let attribute =
+            sequence(&[&element(OID, &[&EXTENSION_REQUEST]), &element(SET, &[&extensions])]);
         let info = sequence(&[
             &[INTEGER, 1, 0],
             &[SEQUENCE, 0],
@@ -79,11 +77,7 @@ impl Csr {
             &sequence(&[key.signature_algorithm().as_ref()]),
             &bit_string(&signature),
         ]);
-        Ok(Self {
-            der: der.into(),
-            spki: key.spki_der().to_vec(),
-            id: id.clone(),
-        })
+        Ok(Self { der: der.into(), spki: key.spki_der().to_vec(), id: id.clone() })
     }
 
     /// Reads a request and checks all of it: the signature, exactly the extensionRequest attribute,
@@ -100,11 +94,7 @@ impl Csr {
         let extensions = extension_request(parts.attributes).ok_or(CsrError::Attributes)?;
         let names = subject_alt_name(extensions).ok_or(CsrError::Extensions)?;
         let uri = only_uri(names).ok_or(CsrError::Names)?;
-        Ok(Self {
-            der: der.to_vec().into(),
-            spki: parts.spki.to_vec(),
-            id: uri.parse()?,
-        })
+        Ok(Self { der: der.to_vec().into(), spki: parts.spki.to_vec(), id: uri.parse()? })
     }
 
     /// The DER.
@@ -151,14 +141,7 @@ impl<'a> Parts<'a> {
         let spki = body.expect(SEQUENCE)?.raw;
         let attributes = body.enter(ATTRIBUTES)?;
         let whole = outer.is_empty() && request.is_empty() && body.is_empty() && version == [0];
-        whole.then_some(Self {
-            info: info.raw,
-            subject,
-            spki,
-            attributes,
-            algorithm,
-            signature,
-        })
+        whole.then_some(Self { info: info.raw, subject, spki, attributes, algorithm, signature })
     }
 }
 
@@ -191,10 +174,7 @@ fn subject_alt_name(mut extensions: Reader<'_>) -> Option<Reader<'_>> {
 
 fn only_uri(mut names: Reader<'_>) -> Option<&str> {
     let uri = names.expect(URI)?.content;
-    names
-        .is_empty()
-        .then(|| std::str::from_utf8(uri).ok())
-        .flatten()
+    names.is_empty().then(|| std::str::from_utf8(uri).ok()).flatten()
 }
 
 // === impl CsrError ===

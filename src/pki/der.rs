@@ -99,14 +99,7 @@ pub(super) fn element(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
         let bytes = length.to_be_bytes();
         let skip = bytes.iter().take_while(|byte| **byte == 0).count();
         let significant = bytes.get(skip..).unwrap_or_default();
-        out.push(
-            0x80 | significant
-                .len()
-                .to_be_bytes()
-                .last()
-                .copied()
-                .unwrap_or_default(),
-        );
+        out.push(0x80 | significant.len().to_be_bytes().last().copied().unwrap_or_default());
         out.extend_from_slice(significant);
     }
     for part in parts {
@@ -143,19 +136,14 @@ pub(super) fn time(at: SystemTime) -> Option<Vec<u8>> {
     let at = OffsetDateTime::from_unix_timestamp(i64::try_from(seconds).ok()?).ok()?;
     let (year, month, day) = at.to_calendar_date();
     let (hour, minute, second) = at.to_hms();
-    let tail = format!(
-        "{:02}{day:02}{hour:02}{minute:02}{second:02}Z",
-        u8::from(month)
-    );
+    let tail = format!("{:02}{day:02}{hour:02}{minute:02}{second:02}Z", u8::from(month));
     Some(match year {
-        1950..=2049 => element(
-            UTC_TIME,
-            &[format!("{:02}", year % 100).as_bytes(), tail.as_bytes()],
-        ),
-        2050..=9999 => element(
-            GENERALIZED_TIME,
-            &[format!("{year:04}").as_bytes(), tail.as_bytes()],
-        ),
+        1950..=2049 => {
+            element(UTC_TIME, &[format!("{:02}", year % 100).as_bytes(), tail.as_bytes()])
+        }
+        2050..=9999 => {
+            element(GENERALIZED_TIME, &[format!("{year:04}").as_bytes(), tail.as_bytes()])
+        }
         _ => return None,
     })
 }
@@ -173,13 +161,11 @@ pub(super) fn from_timestamp(seconds: i64) -> Option<SystemTime> {
 /// Lowercase hexadecimal digits.
 pub(super) fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write;
-    bytes
-        .iter()
-        .fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-            // Writing to a String cannot fail.
-            let _ = write!(text, "{byte:02x}");
-            text
-        })
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        // Writing to a String cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }
 
 #[cfg(test)]

@@ -60,9 +60,8 @@ const KEY_TYPES: [&str; 3] = ["EC", "OKP", "RSA"];
 
 /// Reads a SPIFFE bundle; it may turn out empty.
 pub(super) fn read(json: &[u8]) -> Result<Read, BundleError> {
-    let document: Document = serde_json::from_slice(json).map_err(|error| BundleError::Json {
-        reason: error.to_string(),
-    })?;
+    let document: Document = serde_json::from_slice(json)
+        .map_err(|error| BundleError::Json { reason: error.to_string() })?;
     let keys = document.keys.ok_or(BundleError::NoKeys)?;
     let mut authorities = Vec::new();
     for (index, key) in keys.iter().enumerate() {
@@ -86,15 +85,10 @@ fn certificate(index: usize, key: &Value) -> Result<Certificate, BundleError> {
     let Some([Value::String(encoded)]) = x5c else {
         return Err(BundleError::X5c { index });
     };
-    let in_file = |source| PkiError::InFile {
-        index,
-        source: Box::new(source),
-    };
+    let in_file = |source| PkiError::InFile { index, source: Box::new(source) };
     let der = STANDARD
         .decode(encoded)
-        .map_err(|_cause| PkiError::Certificate {
-            problem: "x5c is not base64",
-        })
+        .map_err(|_cause| PkiError::Certificate { problem: "x5c is not base64" })
         .map_err(in_file)?;
     Ok(Certificate::from_der(&der).map_err(in_file)?)
 }
@@ -108,11 +102,7 @@ pub(super) fn can_hold(certificate: &Certificate) -> bool {
 pub(super) fn write(bundle: &TrustBundle) -> String {
     let document = Written {
         // A bundle holds only certificates that `can_hold` accepts.
-        keys: bundle
-            .x509_authorities()
-            .iter()
-            .filter_map(Jwk::new)
-            .collect(),
+        keys: bundle.x509_authorities().iter().filter_map(Jwk::new).collect(),
         spiffe_sequence: bundle.sequence(),
         spiffe_refresh_hint: bundle.refresh_hint().map(|hint| hint.as_secs()),
     };
@@ -129,25 +119,13 @@ impl<'a> Jwk<'a> {
         let spki = certificate.spki()?;
         let encode = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
         let key = match spki.key {
-            PublicKey::Ec { curve, x, y } => Key::Ec {
-                crv: curve,
-                x: encode(x),
-                y: encode(y),
-            },
-            PublicKey::Ed25519 => Key::Okp {
-                crv: "Ed25519",
-                x: encode(spki.bits),
-            },
-            PublicKey::Rsa { modulus, exponent } => Key::Rsa {
-                n: encode(modulus),
-                e: encode(exponent),
-            },
+            PublicKey::Ec { curve, x, y } => Key::Ec { crv: curve, x: encode(x), y: encode(y) },
+            PublicKey::Ed25519 => Key::Okp { crv: "Ed25519", x: encode(spki.bits) },
+            PublicKey::Rsa { modulus, exponent } => {
+                Key::Rsa { n: encode(modulus), e: encode(exponent) }
+            }
             PublicKey::Other => return None,
         };
-        Some(Self {
-            usage: X509_SVID,
-            key,
-            x5c: [STANDARD.encode(certificate.der())],
-        })
+        Some(Self { usage: X509_SVID, key, x5c: [STANDARD.encode(certificate.der())] })
     }
 }

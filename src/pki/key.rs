@@ -59,13 +59,8 @@ const PKCS1: &str = "RSA PRIVATE KEY";
 
 impl KeyAlgorithm {
     /// All of them.
-    pub const ALL: [Self; 5] = [
-        Self::EcdsaP256,
-        Self::EcdsaP384,
-        Self::Ed25519,
-        Self::Rsa2048,
-        Self::Rsa4096,
-    ];
+    pub const ALL: [Self; 5] =
+        [Self::EcdsaP256, Self::EcdsaP384, Self::Ed25519, Self::Rsa2048, Self::Rsa4096];
 
     /// The name in volume attributes and settings.
     pub fn as_str(self) -> &'static str {
@@ -94,9 +89,7 @@ impl FromStr for KeyAlgorithm {
         Self::ALL
             .into_iter()
             .find(|algorithm| algorithm.as_str() == name)
-            .ok_or_else(|| PkiError::UnknownKeyAlgorithm {
-                given: name.chars().take(64).collect(),
-            })
+            .ok_or_else(|| PkiError::UnknownKeyAlgorithm { given: name.chars().take(64).collect() })
     }
 }
 
@@ -125,9 +118,7 @@ impl fmt::Display for KeyAlgorithm {
 impl PrivateKey {
     /// Makes a new key. Takes microseconds for elliptic curves, and up to seconds for RSA.
     pub fn generate(algorithm: KeyAlgorithm) -> Result<Self, PkiError> {
-        let failed = || PkiError::Generate {
-            algorithm: algorithm.as_str(),
-        };
+        let failed = || PkiError::Generate { algorithm: algorithm.as_str() };
         let pair = match (algorithm, algorithm.ecdsa()) {
             (_, Some(curve)) => EcdsaKeyPair::generate(curve).ok().map(Pair::Ecdsa),
             (KeyAlgorithm::Rsa2048, _) => rsa(KeySize::Rsa2048),
@@ -194,12 +185,7 @@ impl PrivateKey {
 
     fn from_pair(algorithm: KeyAlgorithm, pair: Pair) -> Option<Self> {
         let (pkcs8, spki) = pair.serialize()?;
-        Some(Self {
-            algorithm,
-            pair,
-            pkcs8,
-            spki,
-        })
+        Some(Self { algorithm, pair, pkcs8, spki })
     }
 
     /// The algorithm.
@@ -236,14 +222,12 @@ impl PrivateKey {
     pub(super) fn sign(&self, message: &[u8]) -> Result<Vec<u8>, PkiError> {
         let random = SystemRandom::new();
         let signature = match &self.pair {
-            Pair::Ecdsa(pair) => pair
-                .sign(&random, message)
-                .ok()
-                .map(|signature| signature.as_ref().to_vec()),
-            Pair::Ed25519(pair) => pair
-                .try_sign(message)
-                .ok()
-                .map(|signature| signature.as_ref().to_vec()),
+            Pair::Ecdsa(pair) => {
+                pair.sign(&random, message).ok().map(|signature| signature.as_ref().to_vec())
+            }
+            Pair::Ed25519(pair) => {
+                pair.try_sign(message).ok().map(|signature| signature.as_ref().to_vec())
+            }
             Pair::Rsa(pair) => {
                 let mut signature = vec![0; pair.public_modulus_len()];
                 pair.sign(&RSA_PKCS1_SHA256, &random, message, &mut signature)
@@ -282,10 +266,7 @@ impl Pair {
             ),
             Self::Rsa(pair) => {
                 let der: Pkcs8V1Der<'_> = pair.as_der().ok()?;
-                (
-                    Zeroizing::new(der.as_ref().to_vec()),
-                    pair.public_key().as_der().ok()?,
-                )
+                (Zeroizing::new(der.as_ref().to_vec()), pair.public_key().as_der().ok()?)
             }
         };
         Some((pkcs8, spki.as_ref().to_vec()))

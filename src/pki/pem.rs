@@ -32,10 +32,7 @@ pub(super) fn read<'a>(
     let mut last = (0, "");
     for (index, line) in text.lines().enumerate() {
         let number = index + 1;
-        let at = |problem| PkiError::Pem {
-            line: number,
-            problem,
-        };
+        let at = |problem| PkiError::Pem { line: number, problem };
         let line = line.trim();
         last = (number, line);
         if line.starts_with(BEGIN.trim_end()) {
@@ -64,10 +61,7 @@ pub(super) fn read<'a>(
                     .decode(body.as_bytes())
                     // The cause would quote the bytes, which may be a key's.
                     .map_err(|_cause| at("the block is not valid base64"))?;
-                blocks.push(Block {
-                    label: begun,
-                    der: Zeroizing::new(der),
-                });
+                blocks.push(Block { label: begun, der: Zeroizing::new(der) });
             }
         } else if let Some(label) = open
             && wanted(label)
@@ -79,10 +73,9 @@ pub(super) fn read<'a>(
     let (line, text) = last;
     let cut = open.is_some() || (text.starts_with('-') && BEGIN.starts_with(text));
     match cut {
-        true => Err(PkiError::Pem {
-            line,
-            problem: "the file ends inside a block; it was cut off",
-        }),
+        true => {
+            Err(PkiError::Pem { line, problem: "the file ends inside a block; it was cut off" })
+        }
         false => Ok(blocks),
     }
 }
@@ -134,10 +127,7 @@ mod tests {
     use super::*;
 
     fn all(text: &str) -> Result<Vec<Vec<u8>>, PkiError> {
-        Ok(read(text, |_| true)?
-            .into_iter()
-            .map(|block| block.der.to_vec())
-            .collect())
+        Ok(read(text, |_| true)?.into_iter().map(|block| block.der.to_vec()).collect())
     }
 
     #[test]

@@ -74,10 +74,7 @@ impl Profile {
                 not_before: not_before.max(limit.not_before),
                 not_after: not_after.min(limit.not_after),
             },
-            None => Validity {
-                not_before,
-                not_after,
-            },
+            None => Validity { not_before, not_after },
         })
     }
 
@@ -91,23 +88,12 @@ impl Profile {
         let subject_key_id = key_id(spki)?;
         let extensions = sequence(&[
             &extension(&KEY_USAGE_OID, true, &DIGITAL_SIGNATURE),
-            &extension(
-                &EXT_KEY_USAGE_OID,
-                false,
-                &sequence(&[&SERVER_AUTH, &CLIENT_AUTH]),
-            ),
+            &extension(&EXT_KEY_USAGE_OID, false, &sequence(&[&SERVER_AUTH, &CLIENT_AUTH])),
             &extension(&BASIC_CONSTRAINTS_OID, true, &[SEQUENCE, 0]),
             &key_ids(&subject_key_id, issuer.key_id),
             &uri_san(id, true),
         ]);
-        sign(
-            issuer,
-            &serial()?,
-            validity,
-            &[SEQUENCE, 0],
-            spki,
-            &extensions,
-        )
+        sign(issuer, &serial()?, validity, &[SEQUENCE, 0], spki, &extensions)
     }
 
     /// A self-signed CA certificate of the trust domain, in DER.
@@ -125,19 +111,8 @@ impl Profile {
             &key_ids(&key_id, &key_id),
             &uri_san(&trust_domain.id(), false),
         ]);
-        let issuer = Issuer {
-            name: &subject,
-            key_id: &key_id,
-            key,
-        };
-        sign(
-            &issuer,
-            &serial,
-            validity,
-            &subject,
-            key.spki_der(),
-            &extensions,
-        )
+        let issuer = Issuer { name: &subject, key_id: &key_id, key };
+        sign(&issuer, &serial, validity, &subject, key.spki_der(), &extensions)
     }
 }
 
@@ -150,10 +125,7 @@ fn authority_name(trust_domain: &TrustDomain, serial: &[u8]) -> Vec<u8> {
     let name = trust_domain.as_str();
     let organization = name.get(..64).unwrap_or(name);
     let attribute = |oid: &[u8], tag, value: &str| {
-        element(
-            SET,
-            &[&sequence(&[oid, &element(tag, &[value.as_bytes()])])],
-        )
+        element(SET, &[&sequence(&[oid, &element(tag, &[value.as_bytes()])])])
     };
     sequence(&[
         &attribute(&ORGANIZATION, UTF8_STRING, organization),
@@ -171,9 +143,7 @@ fn sign(
     spki: &[u8],
     extensions: &[u8],
 ) -> Result<Vec<u8>, PkiError> {
-    let range = PkiError::Certificate {
-        problem: "its validity is out of range",
-    };
+    let range = PkiError::Certificate { problem: "its validity is out of range" };
     let (Some(not_before), Some(not_after)) = (time(validity.not_before), time(validity.not_after))
     else {
         return Err(range);
@@ -221,23 +191,15 @@ fn key_ids(subject: &[u8], authority: &[u8]) -> Vec<u8> {
 
 /// RFC 7093 §2 method 1: the leftmost 160 bits of SHA-256 of the key.
 pub(super) fn key_id(spki: &[u8]) -> Result<Vec<u8>, PkiError> {
-    let key = Spki::parse(spki).ok_or(PkiError::Certificate {
-        problem: "its public key is malformed",
-    })?;
-    Ok(digest(&SHA256, key.bits)
-        .as_ref()
-        .iter()
-        .take(20)
-        .copied()
-        .collect())
+    let key = Spki::parse(spki)
+        .ok_or(PkiError::Certificate { problem: "its public key is malformed" })?;
+    Ok(digest(&SHA256, key.bits).as_ref().iter().take(20).copied().collect())
 }
 
 /// 128 random bits whose first byte is not zero, so that the length is always the same.
 fn serial() -> Result<[u8; 16], PkiError> {
     let mut serial = [0; 16];
-    SystemRandom::new()
-        .fill(&mut serial)
-        .map_err(|_unspecified| PkiError::Random)?;
+    SystemRandom::new().fill(&mut serial).map_err(|_unspecified| PkiError::Random)?;
     if let Some(first) = serial.first_mut() {
         *first = (*first).max(1);
     }

@@ -22,11 +22,8 @@ impl RenewalPolicy {
     /// A number in [0, 1) that only the seed decides.
     pub fn fraction(seed: &[u8]) -> f64 {
         let hash = digest(&SHA256, seed);
-        let bits = hash
-            .as_ref()
-            .iter()
-            .take(4)
-            .fold(0u32, |bits, byte| bits << 8 | u32::from(*byte));
+        let bits =
+            hash.as_ref().iter().take(4).fold(0u32, |bits, byte| bits << 8 | u32::from(*byte));
         f64::from(bits) / 4_294_967_296.0
     }
 }

@@ -67,11 +67,7 @@ impl<'a> Spki<'a> {
         if !outer.is_empty() || !body.is_empty() {
             return None;
         }
-        Some(Self {
-            algorithm,
-            bits,
-            key: PublicKey::parse(algorithm, bits)?,
-        })
+        Some(Self { algorithm, bits, key: PublicKey::parse(algorithm, bits)? })
     }
 
     /// One of the five, if it is one.
@@ -115,9 +111,7 @@ impl<'a> Spki<'a> {
         SIGNATURES.iter().any(|algorithm| {
             is(signature_algorithm, algorithm.signature_alg_id())
                 && is(self.algorithm, algorithm.public_key_alg_id())
-                && algorithm
-                    .verify_signature(self.bits, message, signature)
-                    .is_ok()
+                && algorithm.verify_signature(self.bits, message, signature).is_ok()
         })
     }
 }
@@ -127,9 +121,8 @@ fn is(bytes: &[u8], algorithm: AlgorithmIdentifier) -> bool {
 }
 
 fn bit_length(modulus: &[u8]) -> usize {
-    let leading = modulus
-        .first()
-        .map_or(0, |byte| usize::try_from(byte.leading_zeros()).unwrap_or(0));
+    let leading =
+        modulus.first().map_or(0, |byte| usize::try_from(byte.leading_zeros()).unwrap_or(0));
     modulus.len() * 8 - leading
 }
 
@@ -209,10 +202,7 @@ mod tests {
     fn oids_are_dotted() {
         for (content, expected) in [
             (&[0x55, 0x1d, 0x11][..], Some("2.5.29.17")),
-            (
-                &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d],
-                Some("1.2.840.113549"),
-            ),
+            (&[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d], Some("1.2.840.113549")),
             (&[0x88, 0x37], Some("2.999")),
             (&[], None),
             (&[0x80], None),

@@ -147,11 +147,7 @@ impl X509Svid {
         for (index, certificate) in chain.iter().enumerate().skip(1) {
             check_intermediate(index, certificate)?;
         }
-        Ok(Self {
-            id,
-            leaf,
-            chain: chain.into(),
-        })
+        Ok(Self { id, leaf, chain: chain.into() })
     }
 
     /// Reads a PEM chain, leaf first.
@@ -238,17 +234,13 @@ impl X509Svid {
             .map(|certificate| CertificateDer::from(certificate.der()))
             .collect();
         // webpki takes anchors as they are, so whether one is valid now is ours to ask.
-        let (valid, invalid): (Vec<_>, Vec<_>) = bundle
-            .x509_authorities()
-            .iter()
-            .partition(|authority| authority.is_valid_at(now));
+        let (valid, invalid): (Vec<_>, Vec<_>) =
+            bundle.x509_authorities().iter().partition(|authority| authority.is_valid_at(now));
         let anchors: Vec<_> = valid
             .iter()
             .filter_map(|authority| anchor_from_trusted_cert(authority.as_der()).ok())
             .collect();
-        let since = now
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .unwrap_or(Duration::ZERO);
+        let since = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
         EndEntityCert::try_from(self.leaf.as_der())
             .and_then(|leaf| {
                 leaf.verify_for_usage(
@@ -271,18 +263,14 @@ impl X509Svid {
     /// Whether the last of the chain names one of these as its issuer.
     fn ends_at(&self, authorities: &[&Certificate]) -> bool {
         self.chain.last().is_some_and(|last| {
-            authorities
-                .iter()
-                .any(|authority| authority.subject_der() == last.issuer_der())
+            authorities.iter().any(|authority| authority.subject_der() == last.issuer_der())
         })
     }
 }
 
 fn check_leaf(leaf: &Certificate) -> Result<SpiffeId, SvidError> {
     let [uri] = leaf.uri_sans() else {
-        return Err(SvidError::UriSans {
-            count: leaf.uri_sans().len(),
-        });
+        return Err(SvidError::UriSans { count: leaf.uri_sans().len() });
     };
     let id: SpiffeId = uri.parse()?;
     if !id.is_workload() {
@@ -348,12 +336,10 @@ impl ExtendedKeyUsageValidator for BothPurposes {
         };
         match empty || (server && client) {
             true => Ok(()),
-            false => Err(webpki::Error::RequiredEkuNotFoundContext(
-                RequiredEkuNotFoundContext {
-                    required,
-                    present: Vec::new(),
-                },
-            )),
+            false => Err(webpki::Error::RequiredEkuNotFoundContext(RequiredEkuNotFoundContext {
+                required,
+                present: Vec::new(),
+            })),
         }
     }
 }
@@ -384,9 +370,7 @@ impl From<webpki::Error> for SvidError {
             webpki::Error::CertExpired { .. } | webpki::Error::CertNotValidYet { .. } => {
                 Self::IntermediateNotValid
             }
-            other => Self::Chain {
-                reason: format!("{other:?}"),
-            },
+            other => Self::Chain { reason: format!("{other:?}") },
         }
     }
 }

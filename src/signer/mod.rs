@@ -60,10 +60,7 @@ pub struct SignError {
 impl SignError {
     /// An error of this class; `message` tells a person what to do.
     pub fn new(class: Class, message: impl Into<String>) -> Self {
-        Self {
-            class,
-            message: message.into(),
-        }
+        Self { class, message: message.into() }
     }
 
     /// What it means to the caller.

@@ -72,10 +72,7 @@ impl<'a> AtomicWriter<'a> {
         set.check()?;
         let root = self.root();
         let before = Listing::read(root)?;
-        let sequence = before
-            .sets
-            .last()
-            .map_or(Some(1), |last| last.checked_add(1));
+        let sequence = before.sets.last().map_or(Some(1), |last| last.checked_add(1));
         let sequence = sequence.ok_or_else(|| io::Error::other("set numbers are used up"))?;
         let previous_since = before.current.and_then(|_| changed_at(root, DATA).ok());
 
@@ -98,10 +95,8 @@ impl<'a> AtomicWriter<'a> {
         // From here on the new set is live, so nothing is a failure of the write any more.
         let top: BTreeSet<&OsStr> = top_level(set);
         remove_links(root, before.names, |name| top.contains(name));
-        let mut keep: BTreeSet<u64> = [Some(sequence), before.current]
-            .into_iter()
-            .flatten()
-            .collect();
+        let mut keep: BTreeSet<u64> =
+            [Some(sequence), before.current].into_iter().flatten().collect();
         // A clock that went back counts as "just now".
         let recent = |since| now.duration_since(since).map_or(true, |past| past < GRACE);
         if let Some(current) = before.current
@@ -155,9 +150,7 @@ impl<'a> AtomicWriter<'a> {
             }
         }
         remove_sets(root, &found.sets, &keep);
-        remove_links(root, found.names, |name| {
-            top.iter().any(|kept| kept == name)
-        });
+        remove_links(root, found.names, |name| top.iter().any(|kept| kept == name));
         Ok(())
     }
 
@@ -166,10 +159,8 @@ impl<'a> AtomicWriter<'a> {
     /// does not keep the rest, and is the error.
     pub fn clear(&self) -> io::Result<()> {
         let root = self.root();
-        let mut names: Vec<OsString> = tree::list(root)?
-            .into_iter()
-            .map(|(name, _)| name)
-            .collect();
+        let mut names: Vec<OsString> =
+            tree::list(root)?.into_iter().map(|(name, _)| name).collect();
         names.sort_by_key(|name| (name != DATA, parse_set_name(name).is_none()));
         let mut result = Ok(());
         for name in names {
@@ -211,9 +202,7 @@ impl Listing {
     }
 
     fn remove_temps(&self, root: BorrowedFd<'_>) -> io::Result<()> {
-        self.temps
-            .iter()
-            .try_for_each(|name| tree::remove(root, name))
+        self.temps.iter().try_for_each(|name| tree::remove(root, name))
     }
 }
 
@@ -258,9 +247,7 @@ fn give(file: BorrowedFd<'_>, own: &Ownership, mode: u32) -> io::Result<()> {
 }
 
 fn top_level(set: &FileSet) -> BTreeSet<&OsStr> {
-    set.paths()
-        .map(|path| OsStr::new(path.split('/').next().unwrap_or(path)))
-        .collect()
+    set.paths().map(|path| OsStr::new(path.split('/').next().unwrap_or(path))).collect()
 }
 
 /// Makes the top-level links, before the swap: new ones lead nowhere until then. `made` gets

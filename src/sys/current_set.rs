@@ -60,10 +60,7 @@ impl CurrentSet {
     }
 
     pub(super) fn top_level(&self) -> io::Result<Vec<OsString>> {
-        Ok(tree::list(self.fd.as_fd())?
-            .into_iter()
-            .map(|(name, _)| name)
-            .collect())
+        Ok(tree::list(self.fd.as_fd())?.into_iter().map(|(name, _)| name).collect())
     }
 }
 
@@ -71,11 +68,7 @@ fn collect(dir: BorrowedFd<'_>, prefix: &str, paths: &mut Vec<String>) -> io::Re
     for (name, kind) in tree::list(dir)? {
         let path = format!("{prefix}{}", name.to_string_lossy());
         if kind == Some(Type::Directory) {
-            collect(
-                tree::open_dir(dir, &name)?.as_fd(),
-                &format!("{path}/"),
-                paths,
-            )?;
+            collect(tree::open_dir(dir, &name)?.as_fd(), &format!("{path}/"), paths)?;
         } else {
             paths.push(path);
         }

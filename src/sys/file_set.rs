@@ -36,16 +36,12 @@ impl FileSet {
 
     /// Adds a file. Whether the set is legal is checked when it is written.
     pub fn insert(&mut self, path: impl Into<String>, content: impl Into<Vec<u8>>) {
-        self.files
-            .push((path.into(), Zeroizing::new(content.into())));
+        self.files.push((path.into(), Zeroizing::new(content.into())));
     }
 
     /// A file's content.
     pub fn get(&self, path: &str) -> Option<&[u8]> {
-        self.files
-            .iter()
-            .find(|(name, _)| name == path)
-            .map(|(_, content)| content.as_slice())
+        self.files.iter().find(|(name, _)| name == path).map(|(_, content)| content.as_slice())
     }
 
     /// The paths in order.

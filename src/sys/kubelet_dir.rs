@@ -79,10 +79,7 @@ impl KubeletDir {
     pub fn open(path: &Path) -> io::Result<Self> {
         let root = path.canonicalize()?;
         let not_utf8 = |path: &Path| {
-            io::Error::new(
-                io::ErrorKind::InvalidInput,
-                format!("{} is not UTF-8", path.display()),
-            )
+            io::Error::new(io::ErrorKind::InvalidInput, format!("{} is not UTF-8", path.display()))
         };
         let spelled = path.to_str().ok_or_else(|| not_utf8(path))?;
         let spelled = spelled.trim_end_matches('/');
@@ -102,11 +99,7 @@ impl KubeletDir {
 
     /// The canonical path.
     pub fn root(&self) -> &Path {
-        Path::new(if self.root.is_empty() {
-            "/"
-        } else {
-            &self.root
-        })
+        Path::new(if self.root.is_empty() { "/" } else { &self.root })
     }
 
     /// Checks the form of a target path; asks the file system nothing.
@@ -167,17 +160,8 @@ fn parse(root: &str, spelling: Option<&str>, path: &str) -> Result<TargetPath, T
         .flatten()
         .find_map(|root| path.strip_prefix(root)?.strip_prefix('/'));
     let parts: Vec<&str> = relative.unwrap_or_default().split('/').collect();
-    let (
-        Some(relative),
-        [
-            "pods",
-            pod_uid,
-            "volumes",
-            "kubernetes.io~csi",
-            volume_name,
-            _,
-        ],
-    ) = (relative, parts.as_slice())
+    let (Some(relative), ["pods", pod_uid, "volumes", "kubernetes.io~csi", volume_name, _]) =
+        (relative, parts.as_slice())
     else {
         return Err(TargetError::Foreign {
             path: path.to_owned(),
@@ -250,10 +234,7 @@ mod tests {
         assert_eq!(target.relative(), GOOD);
         assert_eq!(target.path(), Path::new(ROOT).join(GOOD));
         let other = parse("", None, &format!("/{GOOD}")).unwrap();
-        assert_eq!(
-            (other.relative(), other.path()),
-            (GOOD, Path::new("/").join(GOOD).as_path())
-        );
+        assert_eq!((other.relative(), other.path()), (GOOD, Path::new("/").join(GOOD).as_path()));
     }
 
     #[test]
@@ -297,12 +278,8 @@ mod tests {
         symlink(&real, &link).unwrap();
         let kubelet = KubeletDir::open(&dir.path().join("kubelet/")).unwrap();
         assert_eq!(kubelet.root(), real);
-        let spelled = kubelet
-            .parse_target(&format!("{}/{GOOD}", link.display()))
-            .unwrap();
-        let canonical = kubelet
-            .parse_target(&format!("{}/{GOOD}", real.display()))
-            .unwrap();
+        let spelled = kubelet.parse_target(&format!("{}/{GOOD}", link.display())).unwrap();
+        let canonical = kubelet.parse_target(&format!("{}/{GOOD}", real.display())).unwrap();
         assert_eq!(spelled, canonical);
         assert_eq!(spelled, kubelet.parse_relative(GOOD).unwrap());
         kubelet.parse_relative(&format!("../{GOOD}")).unwrap_err();

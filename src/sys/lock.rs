@@ -19,10 +19,7 @@ impl DirLock {
             Ok(()) => Ok(Self { _dir: file }),
             Err(std::fs::TryLockError::WouldBlock) => Err(io::Error::new(
                 io::ErrorKind::WouldBlock,
-                format!(
-                    "{} is in use by another process; stop it first",
-                    dir.display()
-                ),
+                format!("{} is in use by another process; stop it first", dir.display()),
             )),
             Err(std::fs::TryLockError::Error(error)) => Err(error),
         }

@@ -92,19 +92,12 @@ impl TmpfsOptions {
     /// The root directory belongs to whom its files will belong to.
     #[must_use]
     pub fn owned(self, own: &Ownership) -> Self {
-        Self {
-            mode: own.dir_mode,
-            uid: own.uid,
-            gid: own.gid,
-            ..self
-        }
+        Self { mode: own.dir_mode, uid: own.uid, gid: own.gid, ..self }
     }
 
     fn data(&self, noswap: bool, rootcontext: bool) -> String {
-        let mut data = format!(
-            "size={},nr_inodes={},mode={:04o}",
-            self.size, self.nr_inodes, self.mode
-        );
+        let mut data =
+            format!("size={},nr_inodes={},mode={:04o}", self.size, self.nr_inodes, self.mode);
         if let Some(uid) = self.uid {
             data.push_str(&format!(",uid={uid}"));
         }
@@ -144,18 +137,13 @@ impl Mounter for LinuxMounter {
     fn unmount(&self, parent: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
         // UMOUNT_NOFOLLOW guards the last component; the descriptor is all that precedes it.
         super::tree::check_component(name)?;
-        umount2(
-            &fd_path(parent).join(name),
-            MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW,
-        )?;
+        umount2(&fd_path(parent).join(name), MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW)?;
         Ok(())
     }
 
     fn mounts(&self) -> io::Result<Vec<MountEntry>> {
         // Not `self`: that shows the namespace of the thread group's leader.
-        Ok(MountEntry::parse_all(&std::fs::read(
-            "/proc/thread-self/mountinfo",
-        )?))
+        Ok(MountEntry::parse_all(&std::fs::read("/proc/thread-self/mountinfo")?))
     }
 }
 
@@ -184,10 +172,7 @@ fn negotiate(
                 if !noswap {
                     noswap_refused.store(true, Ordering::Relaxed);
                 }
-                return Ok(MountOutcome {
-                    noswap,
-                    rootcontext,
-                });
+                return Ok(MountOutcome { noswap, rootcontext });
             }
             Err(Errno::EINVAL) => {}
             Err(errno) => return Err(errno.into()),
@@ -233,13 +218,7 @@ mod tests {
             (with_context(), vec![], true, true, 1),
             (with_context(), vec!["noswap"], false, true, 2),
             (with_context(), vec!["rootcontext"], true, false, 3),
-            (
-                with_context(),
-                vec!["noswap", "rootcontext"],
-                false,
-                false,
-                4,
-            ),
+            (with_context(), vec!["noswap", "rootcontext"], false, false, 4),
         ] {
             let refused = AtomicBool::new(false);
             let (outcome, tried) = run(&options, &refused, &refuses);
@@ -261,10 +240,7 @@ mod tests {
     #[test]
     fn an_unmapped_gid_is_not_taken_for_refused_noswap() {
         let refused = AtomicBool::new(false);
-        let options = TmpfsOptions {
-            gid: Some(4_000_000),
-            ..TmpfsOptions::new("csi.svid.dev")
-        };
+        let options = TmpfsOptions { gid: Some(4_000_000), ..TmpfsOptions::new("csi.svid.dev") };
         let error = run(&options, &refused, &["gid="]).0.unwrap_err();
         assert_eq!(error.raw_os_error(), Some(Errno::EINVAL as i32));
         assert!(!refused.load(Ordering::Relaxed));

@@ -22,10 +22,7 @@ pub struct MountEntry {
 impl MountEntry {
     /// Parses a whole mountinfo file. Lines that are not understood are left out.
     pub fn parse_all(mountinfo: &[u8]) -> Vec<Self> {
-        mountinfo
-            .split(|byte| *byte == b'\n')
-            .filter_map(Self::parse)
-            .collect()
+        mountinfo.split(|byte| *byte == b'\n').filter_map(Self::parse).collect()
     }
 
     /// `36 35 98:0 /root /mnt/point rw,noatime shared:1 … - ext3 /dev/root rw,errors=continue`
@@ -104,10 +101,7 @@ mod tests {
     #[test]
     fn a_mount_point_that_is_not_utf8_survives() {
         let mounts = MountEntry::parse_all(b"1 1 0:1 / /\xff rw - tmpfs x rw");
-        assert_eq!(
-            mounts[0].mount_point.as_os_str().as_encoded_bytes(),
-            b"/\xff"
-        );
+        assert_eq!(mounts[0].mount_point.as_os_str().as_encoded_bytes(), b"/\xff");
     }
 
     proptest! {

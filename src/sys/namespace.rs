@@ -53,13 +53,7 @@ pub fn enter_private_mount_namespace() -> io::Result<()> {
 }
 
 fn make_mounts_private() -> io::Result<()> {
-    mount(
-        None::<&str>,
-        "/",
-        None::<&str>,
-        MsFlags::MS_REC | MsFlags::MS_PRIVATE,
-        None::<&str>,
-    )?;
+    mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)?;
     Ok(())
 }
 

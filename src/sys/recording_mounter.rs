@@ -92,10 +92,7 @@ impl Mounter for RecordingMounter {
     ) -> io::Result<MountOutcome> {
         let target = std::fs::read_link(fd_path(target))?;
         let mut state = self.state();
-        state.record(MounterCall::Mount {
-            target: target.clone(),
-            options: options.clone(),
-        })?;
+        state.record(MounterCall::Mount { target: target.clone(), options: options.clone() })?;
         state.mounts.push(MountEntry {
             mount_point: target,
             fs_type: "tmpfs".into(),
@@ -103,18 +100,13 @@ impl Mounter for RecordingMounter {
             options: "rw,nosuid,nodev,noexec".into(),
             super_options: "rw".into(),
         });
-        Ok(MountOutcome {
-            noswap: true,
-            rootcontext: options.rootcontext.is_some(),
-        })
+        Ok(MountOutcome { noswap: true, rootcontext: options.rootcontext.is_some() })
     }
 
     fn unmount(&self, parent: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
         let target = std::fs::read_link(fd_path(parent))?.join(name);
         let mut state = self.state();
-        state.record(MounterCall::Unmount {
-            target: target.clone(),
-        })?;
+        state.record(MounterCall::Unmount { target: target.clone() })?;
         match state.mounts.iter().rposition(|m| m.mount_point == target) {
             Some(index) => {
                 state.mounts.remove(index);

@@ -29,10 +29,7 @@ impl RegularFile {
         // Opening some devices does something already.
         check(&std::fs::metadata(path)?, max)?;
         let flags = OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
-        let file = OpenOptions::new()
-            .read(true)
-            .custom_flags(flags.bits())
-            .open(path)?;
+        let file = OpenOptions::new().read(true).custom_flags(flags.bits()).open(path)?;
         let metadata = file.metadata()?;
         check(&metadata, max)?;
         let content = read_bounded(file, usize::try_from(metadata.len()).unwrap_or(max), max)?;

@@ -25,10 +25,7 @@ mod tests {
             ("1 1 0:1 / / rw - ext4 /dev/a rw,seclabel,x", true),
             ("1 1 0:1 / / rw,seclabel - ext4 /dev/a rw", true),
             ("1 1 0:1 / / rw - ext4 /dev/a rw", false),
-            (
-                "1 1 0:1 / /seclabel rw - ext4 seclabel rw,noseclabel",
-                false,
-            ),
+            ("1 1 0:1 / /seclabel rw - ext4 seclabel rw,noseclabel", false),
         ] {
             let mounts = MountEntry::parse_all(line.as_bytes());
             assert_eq!(is_enabled(&mounts), expected, "{line}");

@@ -75,9 +75,7 @@ pub fn bind_private(path: &Path, mode: u32) -> io::Result<UnixListener> {
 pub fn bind_private_at(dir: BorrowedFd<'_>, name: &OsStr, mode: u32) -> io::Result<UnixListener> {
     tree::check_component(name)?;
     if look(dir, name)? == Some(false) {
-        let path = std::fs::read_link(fd_path(dir))
-            .unwrap_or_default()
-            .join(name);
+        let path = std::fs::read_link(fd_path(dir)).unwrap_or_default().join(name);
         let occupied = Occupied::NotASocket(path);
         return Err(io::Error::new(io::ErrorKind::AlreadyExists, occupied));
     }
@@ -121,10 +119,7 @@ pub fn identity(path: &Path) -> io::Result<Option<SocketIdentity>> {
         other => other?,
     };
     match fstatat(dir, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
-        Ok(stat) => Ok(Some(SocketIdentity {
-            device: stat.st_dev,
-            inode: stat.st_ino,
-        })),
+        Ok(stat) => Ok(Some(SocketIdentity { device: stat.st_dev, inode: stat.st_ino })),
         Err(Errno::ENOENT) => Ok(None),
         Err(errno) => Err(errno.into()),
     }
@@ -143,28 +138,18 @@ pub fn remove_if(path: &Path, ours: SocketIdentity) -> io::Result<()> {
 }
 
 fn is_stale(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound
-    )
+    matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound)
 }
 
 fn open_parent(path: &Path) -> io::Result<(OwnedFd, &OsStr)> {
     let Some(name) = path.file_name() else {
-        return Err(tree::invalid_input(format!(
-            "{} does not name a socket",
-            path.display()
-        )));
+        return Err(tree::invalid_input(format!("{} does not name a socket", path.display())));
     };
     let parent = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     };
-    let dir = open(
-        parent,
-        OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC,
-        Mode::empty(),
-    )?;
+    let dir = open(parent, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
     Ok((dir, name))
 }
 

@@ -146,10 +146,7 @@ mod tests {
         target.remove().unwrap();
         target.remove().unwrap();
         assert!(!path.exists());
-        assert_eq!(
-            target.open_dir().unwrap_err().kind(),
-            io::ErrorKind::NotFound
-        );
+        assert_eq!(target.open_dir().unwrap_err().kind(), io::ErrorKind::NotFound);
     }
 
     #[test]
@@ -158,19 +155,13 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let (target, path) = target(root.path());
         symlink(outside.path(), &path).unwrap();
-        assert_eq!(
-            target.create().unwrap_err().kind(),
-            io::ErrorKind::NotADirectory
-        );
+        assert_eq!(target.create().unwrap_err().kind(), io::ErrorKind::NotADirectory);
         target.open_dir().unwrap_err();
         target.is_mount_point().unwrap_err();
         target.remove().unwrap_err();
         std::fs::remove_file(&path).unwrap();
         std::fs::write(&path, "").unwrap();
-        assert_eq!(
-            target.create().unwrap_err().kind(),
-            io::ErrorKind::NotADirectory
-        );
+        assert_eq!(target.create().unwrap_err().kind(), io::ErrorKind::NotADirectory);
     }
 
     #[test]
@@ -182,10 +173,7 @@ mod tests {
             target.create().unwrap();
             let before = target.device().unwrap();
             let dir = target.open_dir().unwrap();
-            assert!(
-                VolumeDir::open(dir).is_err(),
-                "the node's disk is not a volume"
-            );
+            assert!(VolumeDir::open(dir).is_err(), "the node's disk is not a volume");
 
             let options = TmpfsOptions {
                 mode: 0o750,
@@ -204,24 +192,17 @@ mod tests {
                 assert!(entry.options.split(',').any(|o| o == option), "{entry:?}");
             }
             for option in ["size=4096k", "nr_inodes=2048", "mode=750", "gid=4711"] {
-                assert!(
-                    entry.super_options.split(',').any(|o| o == option),
-                    "{entry:?}"
-                );
+                assert!(entry.super_options.split(',').any(|o| o == option), "{entry:?}");
             }
 
             let volume = VolumeDir::open(target.open_dir().unwrap()).unwrap();
             let usage = volume.usage().unwrap();
             assert_eq!((usage.bytes_total, usage.inodes_total), (4 << 20, 2048));
             // The descriptor keeps it busy: a plain umount would be refused.
-            LinuxMounter
-                .unmount(target.parent(), target.name())
-                .unwrap();
+            LinuxMounter.unmount(target.parent(), target.name()).unwrap();
             assert!(!target.is_mount_point().unwrap());
             assert_eq!(target.device().unwrap(), before);
-            let error = LinuxMounter
-                .unmount(target.parent(), target.name())
-                .unwrap_err();
+            let error = LinuxMounter.unmount(target.parent(), target.name()).unwrap_err();
             assert_eq!(error.raw_os_error(), Some(Errno::EINVAL as i32));
             target.remove().unwrap();
         });
@@ -235,14 +216,7 @@ mod tests {
             target.create().unwrap();
             let source = root.path().join("source");
             std::fs::create_dir(&source).unwrap();
-            mount(
-                Some(&source),
-                &path,
-                None::<&str>,
-                MsFlags::MS_BIND,
-                None::<&str>,
-            )
-            .unwrap();
+            mount(Some(&source), &path, None::<&str>, MsFlags::MS_BIND, None::<&str>).unwrap();
             assert!(target.is_mount_point().unwrap());
         });
     }
@@ -255,16 +229,10 @@ mod tests {
             let elsewhere = root.path().join("elsewhere");
             std::fs::create_dir(&elsewhere).unwrap();
             let fd = std::fs::File::open(&elsewhere).unwrap();
-            LinuxMounter
-                .mount_tmpfs(fd.as_fd(), &TmpfsOptions::new("x"))
-                .unwrap();
+            LinuxMounter.mount_tmpfs(fd.as_fd(), &TmpfsOptions::new("x")).unwrap();
             symlink(&elsewhere, &path).unwrap();
-            LinuxMounter
-                .unmount(target.parent(), target.name())
-                .unwrap_err();
-            LinuxMounter
-                .unmount(target.parent(), OsStr::new("../x"))
-                .unwrap_err();
+            LinuxMounter.unmount(target.parent(), target.name()).unwrap_err();
+            LinuxMounter.unmount(target.parent(), OsStr::new("../x")).unwrap_err();
             let mounts = LinuxMounter.mounts().unwrap();
             assert!(mounts.iter().any(|m| m.mount_point.ends_with("elsewhere")));
         });

@@ -26,9 +26,7 @@ const MAX_DEPTH: usize = 8;
 pub(super) fn check_component(name: &OsStr) -> io::Result<()> {
     let bytes = name.as_bytes();
     if bytes.is_empty() || bytes.len() > 255 {
-        return Err(invalid_input(format!(
-            "a file name has 1 to 255 bytes, {name:?} does not"
-        )));
+        return Err(invalid_input(format!("a file name has 1 to 255 bytes, {name:?} does not")));
     }
     if bytes == b"." || bytes == b".." || bytes.iter().any(|b| *b == b'/' || *b == 0) {
         return Err(invalid_input(format!("{name:?} is not a file name")));
@@ -105,10 +103,7 @@ pub(super) fn read_file(
 }
 
 fn too_large(path: &OsStr, max: usize) -> io::Error {
-    io::Error::new(
-        io::ErrorKind::FileTooLarge,
-        format!("{path:?} has more than {max} bytes"),
-    )
+    io::Error::new(io::ErrorKind::FileTooLarge, format!("{path:?} has more than {max} bytes"))
 }
 
 /// The entries of a directory but `.` and `..`.
@@ -188,20 +183,9 @@ mod tests {
         let read = |path: &str, max| read_file(root.as_fd(), OsStr::new(path), max);
 
         assert_eq!(read("four", 4).unwrap().as_slice(), b"1234");
-        assert_eq!(
-            read("four", 3).unwrap_err().kind(),
-            io::ErrorKind::FileTooLarge
-        );
+        assert_eq!(read("four", 3).unwrap_err().kind(), io::ErrorKind::FileTooLarge);
         assert!(read("dir/file", 0).unwrap().is_empty());
-        for bad in [
-            "link",
-            "dirlink/file",
-            "dir",
-            "fifo",
-            "../x",
-            "/etc/passwd",
-            "dir/../four/",
-        ] {
+        for bad in ["link", "dirlink/file", "dir", "fifo", "../x", "/etc/passwd", "dir/../four/"] {
             read(bad, 10_000).unwrap_err();
         }
         // Never says where it is, and a `..` that stays beneath is no way out.

@@ -54,10 +54,7 @@ impl VolumeDir {
                 "the directory is not on a tmpfs: keys are written to memory only",
             ));
         }
-        Ok(Self {
-            fd,
-            private: OnceLock::new(),
-        })
+        Ok(Self { fd, private: OnceLock::new() })
     }
 
     /// Writes `.svid/<name>`, 0600, replacing it at once or not at all.
@@ -196,14 +193,8 @@ pub(super) mod tests {
             let inode = path.metadata().unwrap().ino();
             volume.write_private("record.json", b"two").unwrap();
             assert_ne!(path.metadata().unwrap().ino(), inode);
-            assert_eq!(
-                volume.read_private("record.json", 3).unwrap().as_slice(),
-                b"two"
-            );
-            assert_eq!(
-                path.metadata().unwrap().permissions().mode() & 0o7777,
-                0o600
-            );
+            assert_eq!(volume.read_private("record.json", 3).unwrap().as_slice(), b"two");
+            assert_eq!(path.metadata().unwrap().permissions().mode() & 0o7777, 0o600);
             let dir = root.join(".svid").metadata().unwrap();
             assert_eq!(dir.permissions().mode() & 0o7777, 0o700);
 
@@ -254,20 +245,12 @@ pub(super) mod tests {
     #[test]
     fn a_full_tmpfs_keeps_the_old_private_file() {
         // Invariant 3: never worse.
-        let options = TmpfsOptions {
-            size: 64 << 10,
-            ..TmpfsOptions::new("test")
-        };
+        let options = TmpfsOptions { size: 64 << 10, ..TmpfsOptions::new("test") };
         on_tmpfs(&options, |volume, root| {
             volume.write_private("record.json", b"old").unwrap();
-            let error = volume
-                .write_private("record.json", &[b'x'; 100_000])
-                .unwrap_err();
+            let error = volume.write_private("record.json", &[b'x'; 100_000]).unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::StorageFull);
-            assert_eq!(
-                volume.read_private("record.json", 9).unwrap().as_slice(),
-                b"old"
-            );
+            assert_eq!(volume.read_private("record.json", 9).unwrap().as_slice(), b"old");
             assert_eq!(std::fs::read_dir(root.join(".svid")).unwrap().count(), 1);
         });
     }

@@ -46,10 +46,7 @@ pub struct RecoveredTrust {
 impl TrustBundles {
     /// Bundles of a trust domain that federates with nobody.
     pub fn own(own: TrustBundle) -> Self {
-        Self {
-            own,
-            federated: BTreeMap::new(),
-        }
+        Self { own, federated: BTreeMap::new() }
     }
 }
 
@@ -76,10 +73,7 @@ impl BundleStore {
         self.0.send_if_modified(|current| {
             let changed = current.own != own;
             if changed {
-                *current = Arc::new(TrustBundles {
-                    own,
-                    federated: current.federated.clone(),
-                });
+                *current = Arc::new(TrustBundles { own, federated: current.federated.clone() });
             }
             changed
         });

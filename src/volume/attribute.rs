@@ -23,13 +23,8 @@ pub(super) const SUPPORTED: [&str; 10] = [
 ];
 
 /// Attributes that are reserved for later versions.
-pub(super) const NOT_YET: [&str; 5] = [
-    "jwt",
-    "socket",
-    "keystore",
-    "keystore-password-file",
-    "dns-names",
-];
+pub(super) const NOT_YET: [&str; 5] =
+    ["jwt", "socket", "keystore", "keystore-password-file", "dns-names"];
 
 /// Why a volume cannot be what was asked for.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -155,11 +150,7 @@ impl SpecError {
     }
 
     pub(super) fn invalid(name: &'static str, value: &str, reason: impl fmt::Display) -> Self {
-        Self::Invalid {
-            name,
-            value: value.into(),
-            reason: reason.to_string(),
-        }
+        Self::Invalid { name, value: value.into(), reason: reason.to_string() }
     }
 }
 
@@ -171,10 +162,7 @@ pub(super) fn check_key(key: &str) -> Result<(), SpecError> {
         return if key.contains('/') {
             Ok(())
         } else {
-            Err(SpecError::Unprefixed {
-                key: key.into(),
-                nearest: nearest(key),
-            })
+            Err(SpecError::Unprefixed { key: key.into(), nearest: nearest(key) })
         };
     };
     if SUPPORTED.contains(&name) {
@@ -182,10 +170,7 @@ pub(super) fn check_key(key: &str) -> Result<(), SpecError> {
     } else if let Some(name) = NOT_YET.into_iter().find(|known| *known == name) {
         Err(SpecError::NotYetSupported { name })
     } else {
-        Err(SpecError::Unknown {
-            name: name.into(),
-            nearest: nearest(name),
-        })
+        Err(SpecError::Unknown { name: name.into(), nearest: nearest(name) })
     }
 }
 

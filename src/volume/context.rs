@@ -23,9 +23,7 @@ impl VolumeContext {
 
     /// All pairs, by key.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.0
-            .iter()
-            .map(|(key, value)| (key.as_str(), value.as_str()))
+        self.0.iter().map(|(key, value)| (key.as_str(), value.as_str()))
     }
 }
 
@@ -68,11 +66,7 @@ mod tests {
         };
         assert_eq!(with("secret-1"), with("secret-2"));
         assert!(!format!("{:?}", with("secret")).contains("secret"));
-        assert!(
-            !serde_json::to_string(&with("secret"))
-                .unwrap()
-                .contains("secret")
-        );
+        assert!(!serde_json::to_string(&with("secret")).unwrap().contains("secret"));
         let read: VolumeContext =
             serde_json::from_str(&format!(r#"{{"{TOKENS}":"secret","a":"b"}}"#)).unwrap();
         assert_eq!(read, with("x"));

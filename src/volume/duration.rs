@@ -49,9 +49,7 @@ pub fn parse(text: &str) -> Result<Duration, DurationError> {
     if seconds == 0 || !nanos.is_multiple_of(1_000_000_000) {
         return Err(DurationError::NotWholeSeconds);
     }
-    u64::try_from(seconds)
-        .map(Duration::from_secs)
-        .or(Err(DurationError::TooLong))
+    u64::try_from(seconds).map(Duration::from_secs).or(Err(DurationError::TooLong))
 }
 
 /// Units in nanoseconds; the longer of two names that begin alike comes first.
@@ -66,9 +64,7 @@ const UNITS: [(&str, u128); 7] = [
 ];
 
 fn digits(text: &str) -> (&str, &str) {
-    let end = text
-        .find(|c: char| !c.is_ascii_digit())
-        .unwrap_or(text.len());
+    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     text.split_at(end)
 }
 
@@ -77,9 +73,7 @@ fn amount(whole: &str, fraction: &str, unit: u128) -> Result<u128, DurationError
         "" => Ok(0),
         digits => digits.parse::<u128>().or(Err(DurationError::TooLong)),
     };
-    let whole = number(whole)?
-        .checked_mul(unit)
-        .ok_or(DurationError::TooLong)?;
+    let whole = number(whole)?.checked_mul(unit).ok_or(DurationError::TooLong)?;
     // Beyond thirteen digits nothing is left even of an hour in nanoseconds.
     let fraction = fraction.get(..13).unwrap_or(fraction);
     let scale = 10u128.pow(fraction.len() as u32);
@@ -89,21 +83,10 @@ fn amount(whole: &str, fraction: &str, unit: u128) -> Result<u128, DurationError
 /// The shortest such form of a number of whole seconds: `1h30m`, `45s`.
 pub fn format(duration: Duration) -> String {
     let seconds = duration.as_secs();
-    let parts = [
-        (seconds / 3600, 'h'),
-        (seconds / 60 % 60, 'm'),
-        (seconds % 60, 's'),
-    ];
-    let text: String = parts
-        .iter()
-        .filter(|(n, _)| *n > 0)
-        .map(|(n, unit)| format!("{n}{unit}"))
-        .collect();
-    if text.is_empty() {
-        "0s".to_owned()
-    } else {
-        text
-    }
+    let parts = [(seconds / 3600, 'h'), (seconds / 60 % 60, 'm'), (seconds % 60, 's')];
+    let text: String =
+        parts.iter().filter(|(n, _)| *n > 0).map(|(n, unit)| format!("{n}{unit}")).collect();
+    if text.is_empty() { "0s".to_owned() } else { text }
 }
 
 #[cfg(test)]
@@ -150,14 +133,8 @@ mod tests {
             ("500ms", DurationError::NotWholeSeconds),
             ("1.5s", DurationError::NotWholeSeconds),
             ("876001h", DurationError::TooLong),
-            (
-                "99999999999999999999999999999999999999999999h",
-                DurationError::TooLong,
-            ),
-            (
-                "999999999999999999999999999999999999h",
-                DurationError::TooLong,
-            ),
+            ("99999999999999999999999999999999999999999999h", DurationError::TooLong),
+            ("999999999999999999999999999999999999h", DurationError::TooLong),
         ] {
             assert_eq!(parse(text), Err(error), "{text}");
         }
@@ -165,13 +142,9 @@ mod tests {
 
     #[test]
     fn formats() {
-        for (seconds, text) in [
-            (0, "0s"),
-            (59, "59s"),
-            (60, "1m"),
-            (5400, "1h30m"),
-            (86_401, "24h1s"),
-        ] {
+        for (seconds, text) in
+            [(0, "0s"), (59, "59s"), (60, "1m"), (5400, "1h30m"), (86_401, "24h1s")]
+        {
             assert_eq!(format(Duration::from_secs(seconds)), text);
         }
     }

@@ -39,13 +39,7 @@ pub struct FileNames {
 }
 
 /// Names that come with every set or belong to the volume.
-const RESERVED: [&str; 5] = [
-    BUNDLE_JSON,
-    FEDERATED,
-    ".svid",
-    "spiffe.sock",
-    ".spiffe.sock.tmp",
-];
+const RESERVED: [&str; 5] = [BUNDLE_JSON, FEDERATED, ".svid", "spiffe.sock", ".spiffe.sock.tmp"];
 const BUNDLE_JSON: &str = "bundle.json";
 const FEDERATED: &str = "federated";
 
@@ -53,12 +47,7 @@ const FEDERATED: &str = "federated";
 
 impl Layout {
     /// All of them.
-    pub const ALL: [Self; 4] = [
-        Self::Tls,
-        Self::SpiffeHelper,
-        Self::CertsD,
-        Self::PodCertificate,
-    ];
+    pub const ALL: [Self; 4] = [Self::Tls, Self::SpiffeHelper, Self::CertsD, Self::PodCertificate];
 
     /// The attribute's value.
     pub fn as_str(self) -> &'static str {
@@ -118,11 +107,7 @@ impl FileNames {
         let mut bundle = Some(std::mem::take(&mut names.bundle));
         let mut seen: BTreeMap<String, String> = BTreeMap::new();
         for (key, what, slot) in [
-            (
-                "certificate-file",
-                "certificate file",
-                &mut names.certificate,
-            ),
+            ("certificate-file", "certificate file", &mut names.certificate),
             ("key-file", "key file", &mut names.key),
             ("bundle-file", "bundle file", &mut bundle),
             ("combined-file", "combined file", &mut names.combined),

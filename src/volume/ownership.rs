@@ -52,13 +52,9 @@ pub(super) fn parse_mode(text: &str) -> Result<u32, SpecError> {
     if !(1..=4).contains(&digits.len()) || !digits.bytes().all(|b| matches!(b, b'0'..=b'7')) {
         return Err(invalid("it must be octal, such as 0440"));
     }
-    let mode = digits
-        .bytes()
-        .fold(0, |mode, digit| (mode << 3) | u32::from(digit - b'0'));
+    let mode = digits.bytes().fold(0, |mode, digit| (mode << 3) | u32::from(digit - b'0'));
     if mode & !0o444 != 0 {
-        return Err(invalid(
-            "it may have read bits only (0444 at most): the volume is read-only",
-        ));
+        return Err(invalid("it may have read bits only (0444 at most): the volume is read-only"));
     }
     if mode == 0 {
         return Err(invalid("nobody could read the files"));
@@ -72,50 +68,19 @@ mod tests {
 
     #[test]
     fn design_section_4() {
-        let t = |uid, gid, mode, fs_group| {
-            Wishes {
-                uid,
-                gid,
-                mode,
-                fs_group,
-            }
-            .ownership()
-        };
-        let o = |uid, gid, file_mode, dir_mode| Ownership {
-            uid,
-            gid,
-            file_mode,
-            dir_mode,
-        };
+        let t = |uid, gid, mode, fs_group| Wishes { uid, gid, mode, fs_group }.ownership();
+        let o = |uid, gid, file_mode, dir_mode| Ownership { uid, gid, file_mode, dir_mode };
         for (got, expected) in [
             (t(None, None, None, None), o(None, None, 0o444, 0o755)),
             (t(None, None, None, Some(7)), o(None, Some(7), 0o440, 0o750)),
             (t(Some(5), None, None, None), o(Some(5), None, 0o400, 0o700)),
             (t(None, Some(6), None, None), o(None, Some(6), 0o440, 0o750)),
-            (
-                t(Some(5), Some(6), None, None),
-                o(Some(5), Some(6), 0o440, 0o750),
-            ),
-            (
-                t(None, Some(6), None, Some(7)),
-                o(None, Some(6), 0o440, 0o750),
-            ),
-            (
-                t(Some(5), None, None, Some(7)),
-                o(Some(5), Some(7), 0o440, 0o750),
-            ),
-            (
-                t(None, None, Some(0o400), None),
-                o(None, None, 0o400, 0o700),
-            ),
-            (
-                t(None, None, Some(0o444), Some(7)),
-                o(None, Some(7), 0o444, 0o755),
-            ),
-            (
-                t(Some(5), None, Some(0o404), None),
-                o(Some(5), None, 0o404, 0o705),
-            ),
+            (t(Some(5), Some(6), None, None), o(Some(5), Some(6), 0o440, 0o750)),
+            (t(None, Some(6), None, Some(7)), o(None, Some(6), 0o440, 0o750)),
+            (t(Some(5), None, None, Some(7)), o(Some(5), Some(7), 0o440, 0o750)),
+            (t(None, None, Some(0o400), None), o(None, None, 0o400, 0o700)),
+            (t(None, None, Some(0o444), Some(7)), o(None, Some(7), 0o444, 0o755)),
+            (t(Some(5), None, Some(0o404), None), o(Some(5), None, 0o404, 0o705)),
         ] {
             assert_eq!(got, expected);
         }
@@ -126,30 +91,16 @@ mod tests {
         assert_eq!(parse_id("0"), Some(0));
         assert_eq!(parse_id("1000690000"), Some(1_000_690_000));
         assert_eq!(parse_id("4294967294"), Some(4_294_967_294));
-        for bad in [
-            "",
-            "4294967295",
-            "4294967296",
-            "-1",
-            "+1",
-            "0x1",
-            "1 ",
-            "root",
-            "１",
-        ] {
+        for bad in ["", "4294967295", "4294967296", "-1", "+1", "0x1", "1 ", "root", "１"] {
             assert_eq!(parse_id(bad), None, "{bad}");
         }
     }
 
     #[test]
     fn modes() {
-        for (good, mode) in [
-            ("0440", 0o440),
-            ("440", 0o440),
-            ("0o444", 0o444),
-            ("4", 0o4),
-            ("0400", 0o400),
-        ] {
+        for (good, mode) in
+            [("0440", 0o440), ("440", 0o440), ("0o444", 0o444), ("4", 0o4), ("0400", 0o400)]
+        {
             assert_eq!(parse_mode(good), Ok(mode));
         }
         for bad in [

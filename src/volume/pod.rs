@@ -76,9 +76,7 @@ pub(super) fn check_subdomain(name: &str) -> Result<(), Reason> {
         !part.is_empty()
             && !part.starts_with('-')
             && !part.ends_with('-')
-            && part
-                .bytes()
-                .all(|b| b == b'-' || b.is_ascii_lowercase() || b.is_ascii_digit())
+            && part.bytes().all(|b| b == b'-' || b.is_ascii_lowercase() || b.is_ascii_digit())
     };
     let legal = name.len() <= 253 && name.split('.').all(part);
     legal.then_some(()).ok_or(
@@ -90,9 +88,7 @@ pub(super) fn check_subdomain(name: &str) -> Result<(), Reason> {
 /// What can be one part of kubelet's paths, as it must be.
 pub(super) fn check_uid(uid: &str) -> Result<(), Reason> {
     let legal = (1..=128).contains(&uid.len())
-        && uid
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'));
+        && uid.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'));
     legal
         .then_some(())
         .ok_or("it must be a pod UID: up to 128 letters, digits, hyphens and underscores")
@@ -137,11 +133,7 @@ mod tests {
 
     #[test]
     fn uids() {
-        for good in [
-            "0b4f6a5e-52a9-4f3c-8b5a-0f3c2a3f7a11",
-            "d41d8cd98f00b204",
-            &"x".repeat(128),
-        ] {
+        for good in ["0b4f6a5e-52a9-4f3c-8b5a-0f3c2a3f7a11", "d41d8cd98f00b204", &"x".repeat(128)] {
             check_uid(good).unwrap();
         }
         for bad in ["", ".", "..", "a/b", "a b", &"x".repeat(129), "a\n"] {

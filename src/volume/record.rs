@@ -48,25 +48,13 @@ pub struct VolumeRecord {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub serial: Option<String>,
     /// The current leaf's validity begins.
-    #[serde(
-        default,
-        skip_serializing_if = "Option::is_none",
-        with = "timestamp::optional"
-    )]
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "timestamp::optional")]
     pub not_before: Option<SystemTime>,
     /// The current leaf's validity ends.
-    #[serde(
-        default,
-        skip_serializing_if = "Option::is_none",
-        with = "timestamp::optional"
-    )]
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "timestamp::optional")]
     pub not_after: Option<SystemTime>,
     /// When the next leaf is due.
-    #[serde(
-        default,
-        skip_serializing_if = "Option::is_none",
-        with = "timestamp::optional"
-    )]
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "timestamp::optional")]
     pub renew_at: Option<SystemTime>,
     /// Why the last attempt to renew failed; gone after one that succeeded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -151,11 +139,7 @@ impl VolumeRecord {
 impl LastError {
     /// Notes a failure; a message of more than 2,048 characters is cut.
     pub fn new(at: SystemTime, class: Class, message: &str) -> Self {
-        Self {
-            at,
-            class: class.label().to_owned(),
-            message: message.chars().take(2048).collect(),
-        }
+        Self { at, class: class.label().to_owned(), message: message.chars().take(2048).collect() }
     }
 }
 

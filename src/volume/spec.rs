@@ -95,10 +95,7 @@ fn parse(
     limits: &Limits,
     bounds: Bounds,
 ) -> Result<VolumeSpec, SpecError> {
-    let bytes = context
-        .iter()
-        .map(|(key, value)| key.len() + value.len())
-        .sum();
+    let bytes = context.iter().map(|(key, value)| key.len() + value.len()).sum();
     if bytes > MAX_CONTEXT {
         let max = MAX_CONTEXT;
         return Err(SpecError::TooLarge { bytes, max });
@@ -117,10 +114,7 @@ fn parse(
             });
         }
         // Not `clamp`, which panics on bounds the wrong way round.
-        (ttl, _) => ttl
-            .unwrap_or(limits.default_ttl)
-            .max(limits.min_ttl)
-            .min(limits.max_ttl),
+        (ttl, _) => ttl.unwrap_or(limits.default_ttl).max(limits.min_ttl).min(limits.max_ttl),
     };
     let key_algorithm = match attribute("key-algorithm") {
         None => KeyAlgorithm::default(),
@@ -164,16 +158,11 @@ fn pod_info(context: &VolumeContext) -> Result<PodInfo, SpecError> {
         namespace: checked("csi.storage.k8s.io/pod.namespace", pod::check_label)?,
         name: checked("csi.storage.k8s.io/pod.name", pod::check_subdomain)?,
         uid: checked("csi.storage.k8s.io/pod.uid", pod::check_uid)?,
-        service_account: checked(
-            "csi.storage.k8s.io/serviceAccount.name",
-            pod::check_subdomain,
-        )?,
+        service_account: checked("csi.storage.k8s.io/serviceAccount.name", pod::check_subdomain)?,
     };
     match required("csi.storage.k8s.io/ephemeral")? {
         "true" => Ok(pod),
-        other => Err(SpecError::NotEphemeral {
-            value: other.into(),
-        }),
+        other => Err(SpecError::NotEphemeral { value: other.into() }),
     }
 }
 

@@ -9,9 +9,7 @@ fn format(time: SystemTime) -> Result<String, String> {
     // The conversion panics outside years -9999 to 9999; RFC 3339 has 0 to 9999.
     let nanos = match time.duration_since(SystemTime::UNIX_EPOCH) {
         Ok(after) => i128::try_from(after.as_nanos()).ok(),
-        Err(before) => i128::try_from(before.duration().as_nanos())
-            .ok()
-            .map(|n| -n),
+        Err(before) => i128::try_from(before.duration().as_nanos()).ok().map(|n| -n),
     };
     nanos
         .and_then(|nanos| OffsetDateTime::from_unix_timestamp_nanos(nanos).ok())
@@ -20,12 +18,10 @@ fn format(time: SystemTime) -> Result<String, String> {
 }
 
 fn parse(text: &str) -> Result<SystemTime, String> {
-    OffsetDateTime::parse(text, &Rfc3339)
-        .map(SystemTime::from)
-        .map_err(|error| {
-            let shown: String = text.chars().take(40).collect();
-            format!("{shown:?} is not a time of RFC 3339: {error}")
-        })
+    OffsetDateTime::parse(text, &Rfc3339).map(SystemTime::from).map_err(|error| {
+        let shown: String = text.chars().take(40).collect();
+        format!("{shown:?} is not a time of RFC 3339: {error}")
+    })
 }
 
 /// For `#[serde(with)]` on a `SystemTime`.

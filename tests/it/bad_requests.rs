@@ -30,13 +30,7 @@ async fn refused(
 }
 
 fn set(key: &str, value: &str) -> impl FnOnce(&mut NodePublishVolumeRequest) {
-    move |request| {
-        drop(
-            request
-                .volume_context
-                .insert(key.to_owned(), value.to_owned()),
-        )
-    }
+    move |request| drop(request.volume_context.insert(key.to_owned(), value.to_owned()))
 }
 
 fn unset(key: &str) -> impl FnOnce(&mut NodePublishVolumeRequest) {
@@ -48,13 +42,7 @@ fn pod_info_that_is_missing_or_malformed() {
     on_a_node(async || {
         let node = Node::started(&[]).await;
         let invalid = Code::InvalidArgument;
-        let keys = [
-            "pod.name",
-            "pod.namespace",
-            "pod.uid",
-            "serviceAccount.name",
-            "ephemeral",
-        ];
+        let keys = ["pod.name", "pod.namespace", "pod.uid", "serviceAccount.name", "ephemeral"];
         for key in keys {
             let key = format!("csi.storage.k8s.io/{key}");
             refused(&node, "missing", unset(&key), invalid, &[&key]).await;
@@ -63,10 +51,7 @@ fn pod_info_that_is_missing_or_malformed() {
                 refused(&node, bad, set(&key, bad), invalid, &[&key]).await;
             }
         }
-        let other = set(
-            "csi.storage.k8s.io/pod.uid",
-            "00000000-0000-4000-8000-00000000000f",
-        );
+        let other = set("csi.storage.k8s.io/pod.uid", "00000000-0000-4000-8000-00000000000f");
         refused(&node, "another pod's directory", other, invalid, &["UID"]).await;
     });
 }
@@ -76,16 +61,8 @@ fn attributes_that_are_unknown_or_out_of_bounds() {
     on_a_node(async || {
         let node = Node::started(&["--max-ttl", "2h"]).await;
         let cases: &[(&str, &str, &[&str])] = &[
-            (
-                "csi.svid.dev/tll",
-                "1h",
-                &["csi.svid.dev/tll", "csi.svid.dev/ttl"],
-            ),
-            (
-                "csi.svid.dev/key-algo",
-                "rsa-2048",
-                &["csi.svid.dev/key-algorithm"],
-            ),
+            ("csi.svid.dev/tll", "1h", &["csi.svid.dev/tll", "csi.svid.dev/ttl"]),
+            ("csi.svid.dev/key-algo", "rsa-2048", &["csi.svid.dev/key-algorithm"]),
             ("ttl", "1h", &["csi.svid.dev/ttl"]),
             ("csi.svid.dev/ttl", "9s", &["ttl", "10s"]),
             ("csi.svid.dev/ttl", "3h", &["ttl", "2h"]),
@@ -94,42 +71,14 @@ fn attributes_that_are_unknown_or_out_of_bounds() {
             ("csi.svid.dev/ttl", "99999999999999999999h", &["ttl"]),
             ("csi.svid.dev/key-algorithm", "rsa-1024", &["rsa-2048"]),
             ("csi.svid.dev/layout", "pem", &["spiffe-helper"]),
-            (
-                "csi.svid.dev/certificate-file",
-                "/etc/passwd",
-                &["certificate-file"],
-            ),
-            (
-                "csi.svid.dev/certificate-file",
-                "../tls.crt",
-                &["certificate-file"],
-            ),
-            (
-                "csi.svid.dev/certificate-file",
-                "a/b",
-                &["certificate-file"],
-            ),
+            ("csi.svid.dev/certificate-file", "/etc/passwd", &["certificate-file"]),
+            ("csi.svid.dev/certificate-file", "../tls.crt", &["certificate-file"]),
+            ("csi.svid.dev/certificate-file", "a/b", &["certificate-file"]),
             ("csi.svid.dev/certificate-file", "", &["certificate-file"]),
-            (
-                "csi.svid.dev/certificate-file",
-                "..data",
-                &["certificate-file"],
-            ),
-            (
-                "csi.svid.dev/certificate-file",
-                ".svid",
-                &["certificate-file"],
-            ),
-            (
-                "csi.svid.dev/certificate-file",
-                "bundle.json",
-                &["certificate-file"],
-            ),
-            (
-                "csi.svid.dev/certificate-file",
-                "spiffe.sock",
-                &["certificate-file"],
-            ),
+            ("csi.svid.dev/certificate-file", "..data", &["certificate-file"]),
+            ("csi.svid.dev/certificate-file", ".svid", &["certificate-file"]),
+            ("csi.svid.dev/certificate-file", "bundle.json", &["certificate-file"]),
+            ("csi.svid.dev/certificate-file", "spiffe.sock", &["certificate-file"]),
             ("csi.svid.dev/certificate-file", "tls.key", &["tls.key"]),
             ("csi.svid.dev/combined-file", "ca.crt", &["ca.crt"]),
             ("csi.svid.dev/mode", "0777", &["mode"]),
@@ -142,11 +91,7 @@ fn attributes_that_are_unknown_or_out_of_bounds() {
             ("csi.svid.dev/jwt", "token=aud", &["not yet supported"]),
             ("csi.svid.dev/socket", "spiffe.sock", &["not yet supported"]),
             ("csi.svid.dev/keystore", "pkcs12", &["not yet supported"]),
-            (
-                "csi.svid.dev/keystore-password-file",
-                "pw",
-                &["not yet supported"],
-            ),
+            ("csi.svid.dev/keystore-password-file", "pw", &["not yet supported"]),
             ("csi.svid.dev/dns-names", "a.b", &["not yet supported"]),
         ];
         for (key, value, parts) in cases {
@@ -155,21 +100,12 @@ fn attributes_that_are_unknown_or_out_of_bounds() {
         }
         let long = "n".repeat(256);
         let name = set("csi.svid.dev/key-file", &long);
-        refused(
-            &node,
-            "a long name",
-            name,
-            Code::InvalidArgument,
-            &["key-file"],
-        )
-        .await;
+        refused(&node, "a long name", name, Code::InvalidArgument, &["key-file"]).await;
         // Another driver's attribute is nobody's business here.
         let pod = Pod::new(2);
         node.prepare(&pod);
         let mut request = node.request(&pod);
-        request
-            .volume_context
-            .insert("example.com/whatever".to_owned(), "x".to_owned());
+        request.volume_context.insert("example.com/whatever".to_owned(), "x".to_owned());
         node.publish_raw(request).await.unwrap();
     });
 }
@@ -180,28 +116,14 @@ fn requests_of_another_shape() {
         let node = Node::started(&[]).await;
         let invalid = Code::InvalidArgument;
         let readonly = |request: &mut NodePublishVolumeRequest| request.readonly = false;
-        refused(
-            &node,
-            "not read-only",
-            readonly,
-            invalid,
-            &["readOnly: true"],
-        )
-        .await;
+        refused(&node, "not read-only", readonly, invalid, &["readOnly: true"]).await;
         let block = |request: &mut NodePublishVolumeRequest| {
             let capability = request.volume_capability.as_mut().unwrap();
             capability.access_type = Some(AccessType::Block(BlockVolume {}));
         };
         refused(&node, "block", block, invalid, &["block"]).await;
         let none = |request: &mut NodePublishVolumeRequest| request.volume_capability = None;
-        refused(
-            &node,
-            "no capability",
-            none,
-            invalid,
-            &["volume_capability"],
-        )
-        .await;
+        refused(&node, "no capability", none, invalid, &["volume_capability"]).await;
         let no_id = |request: &mut NodePublishVolumeRequest| request.volume_id.clear();
         refused(&node, "no id", no_id, invalid, &["volume_id"]).await;
         let long_id = |request: &mut NodePublishVolumeRequest| request.volume_id = "x".repeat(129);
@@ -251,24 +173,10 @@ fn targets_outside_kubelets_pods() {
         ] {
             let there =
                 |request: &mut NodePublishVolumeRequest| request.target_path = target.clone();
-            refused(
-                &node,
-                &target,
-                there,
-                Code::InvalidArgument,
-                &["target path"],
-            )
-            .await;
-            let request = NodeUnpublishVolumeRequest {
-                volume_id: pod.volume_id(),
-                target_path: target,
-            };
-            let result = node
-                .csi()
-                .await
-                .node_unpublish_volume(request)
-                .await
-                .map(|_| ());
+            refused(&node, &target, there, Code::InvalidArgument, &["target path"]).await;
+            let request =
+                NodeUnpublishVolumeRequest { volume_id: pod.volume_id(), target_path: target };
+            let result = node.csi().await.node_unpublish_volume(request).await.map(|_| ());
             assert_status(result, Code::InvalidArgument, &["target path"]);
         }
         let lone = Pod::new(3);
@@ -288,26 +196,11 @@ fn symlinks_in_the_target_path() {
         let pod = Pod::new(1);
         node.prepare(&pod);
         symlink(&elsewhere, node.target(&pod)).unwrap();
-        assert_status(
-            node.publish(&pod).await,
-            Code::Internal,
-            &["not a directory"],
-        );
-        assert!(
-            fs::symlink_metadata(node.target(&pod))
-                .unwrap()
-                .is_symlink(),
-            "left as it was"
-        );
+        assert_status(node.publish(&pod).await, Code::Internal, &["not a directory"]);
+        assert!(fs::symlink_metadata(node.target(&pod)).unwrap().is_symlink(), "left as it was");
 
         let pod = Pod::new(2);
-        let volumes = node
-            .target(&pod)
-            .parent()
-            .unwrap()
-            .parent()
-            .unwrap()
-            .to_owned();
+        let volumes = node.target(&pod).parent().unwrap().parent().unwrap().to_owned();
         fs::create_dir_all(volumes.parent().unwrap()).unwrap();
         symlink(&elsewhere, &volumes).unwrap();
         let result = node.publish_raw(node.request(&pod)).await;

@@ -28,13 +28,7 @@ fn what_others_mounted_stays_untouched() {
         assert_status(node.publish(&pod).await, Code::FailedPrecondition, &parts);
         assert_status(node.unpublish(&pod).await, Code::FailedPrecondition, &parts);
         assert_eq!(fs::read_to_string(target.join("precious")).unwrap(), "data");
-        assert!(
-            Command::new("umount")
-                .arg(&target)
-                .status()
-                .unwrap()
-                .success()
-        );
+        assert!(Command::new("umount").arg(&target).status().unwrap().success());
         node.publish(&pod).await.unwrap();
     });
 }
@@ -52,13 +46,7 @@ fn a_volume_whose_unpublish_fails_goes_on_until_the_next() {
         mount.args(["-t", "tmpfs", "somebody-else"]).arg(&target);
         assert!(mount.status().unwrap().success());
         node.unpublish(&pod).await.unwrap_err();
-        assert!(
-            Command::new("umount")
-                .arg(&target)
-                .status()
-                .unwrap()
-                .success()
-        );
+        assert!(Command::new("umount").arg(&target).status().unwrap().success());
         eventually("it is renewed", async || {
             (checked(&node, &pod).svid.serial_hex() != before).then_some(())
         })
@@ -80,11 +68,7 @@ fn a_volume_or_target_that_is_taken() {
         node.prepare(&Pod::new(2));
         moved.volume_id = pod.volume_id();
         let result = node.publish_raw(moved).await;
-        assert_status(
-            result,
-            Code::FailedPrecondition,
-            &["published at", "unpublish"],
-        );
+        assert_status(result, Code::FailedPrecondition, &["published at", "unpublish"]);
 
         let mut usurper = node.request(&pod);
         usurper.volume_id = "csi-other".to_owned();
@@ -92,23 +76,13 @@ fn a_volume_or_target_that_is_taken() {
         assert_status(result, Code::AlreadyExists, &[&pod.volume_id()]);
 
         let changed = pod.clone().with("ttl", "2h");
-        assert_status(
-            node.publish(&changed).await,
-            Code::AlreadyExists,
-            &["can't change"],
-        );
+        assert_status(node.publish(&changed).await, Code::AlreadyExists, &["can't change"]);
 
         let request = NodeUnpublishVolumeRequest {
             volume_id: "csi-other".to_owned(),
             target_path: node.target(&pod).display().to_string(),
         };
-        assert!(
-            node.csi()
-                .await
-                .node_unpublish_volume(request)
-                .await
-                .is_err()
-        );
+        assert!(node.csi().await.node_unpublish_volume(request).await.is_err());
         // All the while the volume was left alone.
         assert_eq!(checked(&node, &pod).svid.serial_hex(), before);
         node.publish(&pod).await.unwrap();
@@ -183,11 +157,7 @@ async fn all_of<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Output> {
             }
             Poll::Pending => true,
         });
-        if pending.is_empty() {
-            Poll::Ready(())
-        } else {
-            Poll::Pending
-        }
+        if pending.is_empty() { Poll::Ready(()) } else { Poll::Pending }
     })
     .await;
     done
@@ -205,22 +175,13 @@ fn stats_of_volumes_and_of_none() {
                 volume_path: path,
                 ..NodeGetVolumeStatsRequest::default()
             };
-            node.csi()
-                .await
-                .node_get_volume_stats(request)
-                .await
-                .map(tonic::Response::into_inner)
+            node.csi().await.node_get_volume_stats(request).await.map(tonic::Response::into_inner)
         };
         let path = node.target(&pod).display().to_string();
         let found = stats(pod.volume_id(), path.clone()).await.unwrap();
         let condition = found.volume_condition.unwrap();
         assert!(!condition.abnormal, "{}", condition.message);
-        assert!(
-            found
-                .usage
-                .iter()
-                .all(|usage| usage.used > 0 && usage.used < usage.total)
-        );
+        assert!(found.usage.iter().all(|usage| usage.used > 0 && usage.used < usage.total));
         let wrong = [
             ("csi-unknown".to_owned(), path.clone(), Code::NotFound),
             (pod.volume_id(), format!("{path}x"), Code::NotFound),
@@ -231,19 +192,9 @@ fn stats_of_volumes_and_of_none() {
         for (id, path, code) in wrong {
             assert_eq!(stats(id, path).await.unwrap_err().code(), code);
         }
-        assert!(
-            Command::new("umount")
-                .arg(node.target(&pod))
-                .status()
-                .unwrap()
-                .success()
-        );
+        assert!(Command::new("umount").arg(node.target(&pod)).status().unwrap().success());
         let path = node.target(&pod).display().to_string();
-        let condition = stats(pod.volume_id(), path)
-            .await
-            .unwrap()
-            .volume_condition
-            .unwrap();
+        let condition = stats(pod.volume_id(), path).await.unwrap().volume_condition.unwrap();
         assert!(condition.abnormal && condition.message.contains("not mounted"));
         // kubelet's republish mends it.
         node.publish(&pod).await.unwrap();
@@ -261,13 +212,7 @@ fn unpublish_of_what_is_unknown_or_gone_with_a_reboot() {
         node.unpublish(&pod).await.unwrap();
         assert!(!node.target(&pod).exists());
         node.publish(&pod).await.unwrap();
-        assert!(
-            Command::new("umount")
-                .arg(node.target(&pod))
-                .status()
-                .unwrap()
-                .success()
-        );
+        assert!(Command::new("umount").arg(node.target(&pod)).status().unwrap().success());
         node.unpublish(&pod).await.unwrap();
         node.unpublish(&pod).await.unwrap();
         assert!(!node.target(&pod).exists());

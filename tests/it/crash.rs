@@ -79,12 +79,7 @@ impl Victim {
     }
 
     async fn finish(self, least: usize) {
-        let Self {
-            node,
-            short,
-            others,
-            kills,
-        } = self;
+        let Self { node, short, others, kills } = self;
         println!("{kills} kills");
         assert!(kills >= least, "{kills} kills only");
         assert_rotates(&node, &short, &others).await;
@@ -284,10 +279,7 @@ fn a_bundle_rewrite_that_is_killed_at_any_step_loses_no_trust() {
             before = assert_tidy(&victim.node, &victim.live());
             for pod in victim.live() {
                 let set = checked(&victim.node, &pod);
-                assert!(
-                    set.bundle.contains(&ca.roots()[0]),
-                    "a new CA is in every bundle"
-                );
+                assert!(set.bundle.contains(&ca.roots()[0]), "a new CA is in every bundle");
             }
             before.assert_kept(&victim.bury(&[]).await);
             n += 1;
@@ -298,10 +290,7 @@ fn a_bundle_rewrite_that_is_killed_at_any_step_loses_no_trust() {
 }
 
 async fn answers(node: &Node) {
-    eventually("csi.sock answers", async || {
-        node.answers().await.then_some(())
-    })
-    .await;
+    eventually("csi.sock answers", async || node.answers().await.then_some(())).await;
 }
 
 /// Also the first one, which makes a CA.

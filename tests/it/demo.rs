@@ -64,11 +64,7 @@ impl Demo {
         }
         let mut child = command.spawn().unwrap();
         let stdout = BufReader::new(child.stdout.take().unwrap());
-        Self {
-            root,
-            child,
-            stdout,
-        }
+        Self { root, child, stdout }
     }
 
     fn line(&mut self) -> Option<String> {
@@ -114,11 +110,7 @@ impl Demo {
         let files: Vec<_> = fs::read_dir(&tmp).unwrap().collect();
         assert!(files.is_empty(), "files are left: {files:?}");
         assert_eq!(processes_with(&tmp), [""; 0]);
-        Ended {
-            code,
-            stderr,
-            last_line,
-        }
+        Ended { code, stderr, last_line }
     }
 }
 
@@ -154,11 +146,7 @@ fn holds(uid: Option<u32>, namespace: &str) {
     }
     let ended = demo.ended(String::new());
     let done = events.last().unwrap();
-    assert_eq!(
-        (&done["event"], &done["ok"]),
-        (&"done".into(), &true.into()),
-        "{done}"
-    );
+    assert_eq!((&done["event"], &done["ok"]), (&"done".into(), &true.into()), "{done}");
     assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""));
 
     let all = |key: &'static str, value: &'static str| {
@@ -166,10 +154,8 @@ fn holds(uid: Option<u32>, namespace: &str) {
         events.collect::<Vec<_>>()
     };
     assert_eq!(events[0]["event"], "start");
-    let steps: Vec<_> = all("event", "step")
-        .iter()
-        .map(|step| step["step"].as_u64().unwrap())
-        .collect();
+    let steps: Vec<_> =
+        all("event", "step").iter().map(|step| step["step"].as_u64().unwrap()).collect();
     assert_eq!(steps, (1..=10).collect::<Vec<_>>());
     assert_eq!(all("check", "namespace")[0]["namespace"], namespace);
     let checks = [
@@ -204,11 +190,7 @@ fn holds(uid: Option<u32>, namespace: &str) {
     for pod in all("check", "published") {
         let renewals = rotated.iter().filter(|event| event["pod"] == pod["pod"]);
         assert!(renewals.clone().count() >= 3, "{pod}");
-        assert!(
-            renewals
-                .into_iter()
-                .all(|event| event["spiffeId"] == pod["spiffeId"])
-        );
+        assert!(renewals.into_iter().all(|event| event["spiffeId"] == pod["spiffeId"]));
     }
 }
 
@@ -239,11 +221,7 @@ fn it_holds_for_an_ordinary_user() {
 #[test]
 fn ctrl_c_leaves_nothing() {
     let mut demo = Demo::start(&[], None);
-    while !demo
-        .line()
-        .expect("the demo goes on")
-        .contains("SVIDs rotate")
-    {}
+    while !demo.line().expect("the demo goes on").contains("SVIDs rotate") {}
     send(&demo.child.id().into(), Signal::SIGINT);
     let ended = demo.end();
     assert_eq!(ended.code, Some(1));
@@ -259,16 +237,10 @@ fn a_fault_ends_it_with_the_reason_and_the_plugins_log() {
     send(&ready["pid"], Signal::SIGKILL);
     let ended = demo.end();
     let done: Value = serde_json::from_str(&ended.last_line).unwrap();
-    assert_eq!(
-        (&done["event"], &done["ok"]),
-        (&"done".into(), &false.into())
-    );
+    assert_eq!((&done["event"], &done["ok"]), (&"done".into(), &false.into()));
     assert_eq!(done["step"], 6);
     let reason = done["reason"].as_str().unwrap();
-    assert!(
-        reason.contains("ended by itself with signal: 9"),
-        "{reason}"
-    );
+    assert!(reason.contains("ended by itself with signal: 9"), "{reason}");
     assert!(done["log"].as_array().unwrap().len() > 3, "{done}");
     assert_eq!(ended.code, Some(1));
     assert!(ended.stderr.contains(reason), "{}", ended.stderr);

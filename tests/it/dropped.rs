@@ -291,14 +291,10 @@ fn call_with(
     };
     async move {
         match made {
-            Call::Publish => csi
-                .node_publish_volume(request(publish, deadline))
-                .await
-                .map(|_| ()),
-            Call::Unpublish => csi
-                .node_unpublish_volume(request(unpublish, deadline))
-                .await
-                .map(|_| ()),
+            Call::Publish => csi.node_publish_volume(request(publish, deadline)).await.map(|_| ()),
+            Call::Unpublish => {
+                csi.node_unpublish_volume(request(unpublish, deadline)).await.map(|_| ())
+            }
         }
     }
 }

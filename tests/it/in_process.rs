@@ -116,10 +116,7 @@ impl Signer for TestSigner {
     }
 
     fn status(&self) -> SignerStatus {
-        SignerStatus {
-            ready: Ok(()),
-            ca_not_after: None,
-        }
+        SignerStatus { ready: Ok(()), ca_not_after: None }
     }
 }
 
@@ -129,10 +126,7 @@ impl Machine {
     fn new() -> Self {
         let root = tempfile::tempdir().unwrap();
         fs::create_dir_all(root.path().join("kubelet/pods")).unwrap();
-        Self {
-            root,
-            clock: Arc::default(),
-        }
+        Self { root, clock: Arc::default() }
     }
 
     fn kubelet(&self) -> PathBuf {
@@ -164,10 +158,7 @@ impl Machine {
         node.take_over(recovered);
         let mut tasks = JoinSet::new();
         tasks.spawn(node.clone().start(inbox));
-        Plugin {
-            node,
-            _tasks: tasks,
-        }
+        Plugin { node, _tasks: tasks }
     }
 
     async fn publish(&self, plugin: &Plugin, pod: &Pod) {

@@ -35,9 +35,7 @@ impl Shown {
     #[track_caller]
     fn by(mut command: Command) -> Self {
         // Nothing but arguments and terminal decides.
-        command
-            .env_remove("NO_COLOR")
-            .env_remove("SVID_CSI_DRIVER_NAME");
+        command.env_remove("NO_COLOR").env_remove("SVID_CSI_DRIVER_NAME");
         let output = command.stdin(Stdio::null()).output().unwrap();
         let text = String::from_utf8(output.stdout).unwrap();
         let stderr = String::from_utf8(output.stderr).unwrap();
@@ -95,12 +93,7 @@ fn every_layout_is_good_and_recognised_with_and_without_its_record() {
         let node = Node::started(&[]).await;
         let layouts = [
             ("tls", "tls.crt", "tls.key", "ca.crt"),
-            (
-                "spiffe-helper",
-                "svid.pem",
-                "svid_key.pem",
-                "svid_bundle.pem",
-            ),
+            ("spiffe-helper", "svid.pem", "svid_key.pem", "svid_bundle.pem"),
             ("certs.d", "client.cert", "client.key", "ca.crt"),
             (
                 "pod-certificate",
@@ -118,10 +111,7 @@ fn every_layout_is_good_and_recognised_with_and_without_its_record() {
             assert_eq!(shown.code, Some(0), "{}", shown.text);
             assert_no_key(&shown, &fs::read_to_string(target.join(key)).unwrap());
             let result = shown.result();
-            assert_eq!(
-                (&result["kind"], &result["status"]),
-                (&"volume".into(), &"ok".into())
-            );
+            assert_eq!((&result["kind"], &result["status"]), (&"volume".into(), &"ok".into()));
             assert_eq!(result["svid"]["spiffeId"], pod.id());
             assert_eq!(result["svid"]["serial"], record["serial"]);
             assert_eq!(result["svid"]["notAfter"], record["notAfter"]);
@@ -141,16 +131,10 @@ fn every_layout_is_good_and_recognised_with_and_without_its_record() {
             assert_eq!(volume["set"]["sequence"], 1);
             assert_eq!(volume["directory"]["mode"], "0755");
             let mount = &volume["mount"];
-            assert_eq!(
-                (&mount["fsType"], &mount["ours"]),
-                (&"tmpfs".into(), &true.into())
-            );
+            assert_eq!((&mount["fsType"], &mount["ours"]), (&"tmpfs".into(), &true.into()));
             assert_eq!(mount["noswap"], record["noswap"]);
             let file = result["files"].as_array().unwrap();
-            let file = file
-                .iter()
-                .find(|file| file["name"] == certificate)
-                .unwrap();
+            let file = file.iter().find(|file| file["name"] == certificate).unwrap();
             assert_eq!((&file["mode"], &file["uid"]), (&"0444".into(), &0.into()));
 
             // Another serial: the record is about another SVID, and the instant is computed.
@@ -158,10 +142,7 @@ fn every_layout_is_good_and_recognised_with_and_without_its_record() {
             let mut other = record.clone();
             other["serial"] = "00".into();
             fs::write(&path, other.to_string()).unwrap();
-            assert_eq!(
-                json(&target).result()["svid"]["renewal"]["at"],
-                record["renewAt"]
-            );
+            assert_eq!(json(&target).result()["svid"]["renewal"]["at"], record["renewAt"]);
 
             // Without the record, the files tell.
             fs::remove_file(path).unwrap();
@@ -197,11 +178,7 @@ fn people_see_one_screen_without_colours_in_a_pipe() {
             "tmpfs from csi.svid.dev, the driver's",
             "0444 0:0  all.pem, bundle.json, ca.crt, tls.crt, tls.key",
         ] {
-            assert!(
-                shown.text.contains(part),
-                "{part:?} is not in\n{}",
-                shown.text
-            );
+            assert!(shown.text.contains(part), "{part:?} is not in\n{}", shown.text);
         }
         assert!(shown.text.lines().count() < 24 && !shown.text.contains('\x1b'));
     });
@@ -237,10 +214,7 @@ fn single_files_in_every_form() {
             assert_no_key(&shown, &key_pem);
             let result = shown.result();
             assert_eq!(result["kind"], kind);
-            assert!(
-                result["chain"].is_null(),
-                "nothing was given to verify against"
-            );
+            assert!(result["chain"].is_null(), "nothing was given to verify against");
             match kind {
                 "certificate" => assert_eq!(result["svid"]["spiffeId"], pod.id()),
                 "combined" => assert_eq!(result["key"]["matches"], true),
@@ -252,11 +226,7 @@ fn single_files_in_every_form() {
         assert!(sequence.is_u64());
 
         // Against bundles in each form, the right one and a foreign one.
-        for bundle in [
-            target.join("ca.crt"),
-            target.join("bundle.json"),
-            node.path("root.der"),
-        ] {
+        for bundle in [target.join("ca.crt"), target.join("bundle.json"), node.path("root.der")] {
             for path in [&target, &target.join("tls.crt"), &node.path("leaf.der")] {
                 let shown = against(path, &bundle);
                 assert_eq!(shown.code, Some(0), "{}", shown.text);
@@ -268,10 +238,7 @@ fn single_files_in_every_form() {
         let foreign = Node::started(&[]).await;
         for path in [&target, &target.join("all.pem")] {
             let shown = against(path, &foreign.ca_dir().join("tls.crt"));
-            assert_eq!(
-                (shown.code, shown.problems()),
-                (Some(1), vec![("error", "notChained")])
-            );
+            assert_eq!((shown.code, shown.problems()), (Some(1), vec![("error", "notChained")]));
             assert_eq!(shown.result()["chain"]["verified"], false);
         }
     });
@@ -290,10 +257,7 @@ fn whoever_may_read_the_files_needs_no_root() {
         assert!(copied.unwrap().success());
         let as_user = |pod: &Pod| {
             let mut command = Command::new(&bin);
-            command
-                .arg("inspect")
-                .args(["-o", "json"])
-                .arg(node.target(pod));
+            command.arg("inspect").args(["-o", "json"]).arg(node.target(pod));
             command.uid(1000).gid(1000);
             Shown::by(command)
         };
@@ -312,10 +276,7 @@ fn whoever_may_read_the_files_needs_no_root() {
         let pod = Pod::new(2).with("uid", "1001");
         node.publish(&pod).await.unwrap();
         let shown = as_user(&pod);
-        assert_eq!(
-            (shown.code, shown.problems()),
-            (Some(2), vec![("unreadable", "unreadable")])
-        );
+        assert_eq!((shown.code, shown.problems()), (Some(2), vec![("unreadable", "unreadable")]));
         let pod = Pod::new(3).with("uid", "1000");
         node.publish(&pod).await.unwrap();
         let shown = as_user(&pod);
@@ -349,8 +310,5 @@ fn version() {
     let text = print(&[]);
     let expected = format!("svid-csi {}\n", env!("CARGO_PKG_VERSION"));
     assert_eq!((text.code, text.text), (Some(0), expected));
-    assert_eq!(
-        print(&["-o", "json"]).json["version"],
-        env!("CARGO_PKG_VERSION")
-    );
+    assert_eq!(print(&["-o", "json"]).json["version"], env!("CARGO_PKG_VERSION"));
 }

@@ -70,14 +70,7 @@ pub fn assert_tidy(node: &Node, live: &[Pod]) -> Snapshot {
             }
         }
         assert!((1..=3).contains(&sets), "{sets} sets in {target:?}");
-        let expected = [
-            "..data",
-            ".svid",
-            "bundle.json",
-            "ca.crt",
-            "tls.crt",
-            "tls.key",
-        ];
+        let expected = ["..data", ".svid", "bundle.json", "ca.crt", "tls.crt", "tls.key"];
         assert_eq!(others, expected, "{target:?}");
         assert_eq!(names(&target.join(".svid")), ["record.json"]);
         let record = node.record(pod).unwrap();
@@ -85,9 +78,7 @@ pub fn assert_tidy(node: &Node, live: &[Pod]) -> Snapshot {
     }
     let live: Vec<PathBuf> = live.iter().map(|pod| node.target(pod)).collect();
     for pod in names(&node.kubelet().join("pods")) {
-        let volume = node
-            .kubelet()
-            .join(format!("pods/{pod}/volumes/kubernetes.io~csi/svid"));
+        let volume = node.kubelet().join(format!("pods/{pod}/volumes/kubernetes.io~csi/svid"));
         for name in names(&volume) {
             let path = volume.join(name);
             assert!(live.contains(&path), "{path:?} is left");
@@ -99,10 +90,7 @@ pub fn assert_tidy(node: &Node, live: &[Pod]) -> Snapshot {
     // The name appears only after csi.sock answers.
     let registry = names(&node.kubelet().join("plugins_registry"));
     let expected = format!("{DRIVER}-reg.sock");
-    assert!(
-        registry.iter().all(|name| *name == expected),
-        "{registry:?}"
-    );
+    assert!(registry.iter().all(|name| *name == expected), "{registry:?}");
     snapshot
 }
 
@@ -151,9 +139,7 @@ impl Snapshot {
 pub fn matches(set: &Set, id: &str) -> Result<(), String> {
     let id: SpiffeId = id.parse().map_err(|error| format!("{error}"))?;
     let at = moment(&set.svid);
-    set.svid
-        .verify(&id, set.key.spki_der(), &set.bundle, at)
-        .map_err(|error| error.to_string())
+    set.svid.verify(&id, set.key.spki_der(), &set.bundle, at).map_err(|error| error.to_string())
 }
 
 fn moment(svid: &X509Svid) -> SystemTime {

@@ -42,10 +42,7 @@ const CRATES: [(&str, &[&str]); 4] = [
     ("kube", &["k8s"]),
     ("nix", &["sys"]),
     // Services translate; the domain has its own types.
-    (
-        "svid_csi_proto",
-        &["cli", "csi", "issuer", "signer", "workload"],
-    ),
+    ("svid_csi_proto", &["cli", "csi", "issuer", "signer", "workload"]),
 ];
 
 /// The lowest layer is pure.
@@ -66,16 +63,8 @@ fn every_module_uses_only_the_layers_before_it() {
         let name = path.strip_prefix(&root).expect("below src").to_owned();
         let (module, depth) = place(&name);
         let text = fs::read_to_string(&path).expect("readable source");
-        let source = Source {
-            module: &module,
-            depth,
-            text: &text,
-        };
-        faults.extend(
-            check(&source)
-                .into_iter()
-                .map(|f| format!("src/{}: {f}", name.display())),
-        );
+        let source = Source { module: &module, depth, text: &text };
+        faults.extend(check(&source).into_iter().map(|f| format!("src/{}: {f}", name.display())));
     }
     assert!(faults.is_empty(), "{}", faults.join("\n"));
 }
@@ -86,10 +75,7 @@ fn no_file_is_longer_than_500_lines() {
     let mut long = Vec::new();
     for dir in ["src", "tests", "benches", "fuzz/fuzz_targets"] {
         for path in rust_files(&package.join(dir)) {
-            let lines = fs::read_to_string(&path)
-                .expect("readable source")
-                .lines()
-                .count();
+            let lines = fs::read_to_string(&path).expect("readable source").lines().count();
             if lines > MAX_LINES {
                 long.push(format!("{}: {lines} lines", path.display()));
             }
@@ -102,57 +88,17 @@ fn no_file_is_longer_than_500_lines() {
 fn the_checker_sees_what_is_forbidden() {
     let cases: [(&str, usize, &str, &str); 15] = [
         ("id", 1, "use crate::sys::Mounter;", "id may not use sys"),
-        (
-            "id",
-            2,
-            "use crate::{class::Class, volume::{self, Layout}};",
-            "id may not use volume",
-        ),
-        (
-            "sys",
-            2,
-            "fn f() { crate::volume::parse() }",
-            "sys may not use volume",
-        ),
+        ("id", 2, "use crate::{class::Class, volume::{self, Layout}};", "id may not use volume"),
+        ("sys", 2, "fn f() { crate::volume::parse() }", "sys may not use volume"),
         ("id", 1, "use super::sys::Mounter;", "id may not use sys"),
         ("id", 2, "use super::super::sys;", "id may not use sys"),
-        (
-            "id",
-            1,
-            "mod tests { use super::super::sys; }",
-            "id may not use sys",
-        ),
-        (
-            "node",
-            1,
-            "mod a { fn f() -> crate::csi::X {} }",
-            "node may not use csi",
-        ),
+        ("id", 1, "mod tests { use super::super::sys; }", "id may not use sys"),
+        ("node", 1, "mod a { fn f() -> crate::csi::X {} }", "node may not use csi"),
         ("metrics", 1, "", "metrics is in no layer"),
-        (
-            "id",
-            1,
-            "use crate::telemetry::X;",
-            "telemetry is in no layer",
-        ),
-        (
-            "node",
-            1,
-            "use nix::mount;",
-            "node may not use the crate nix",
-        ),
-        (
-            "csi",
-            1,
-            "use {std::io, ::kube::Client};",
-            "csi may not use the crate kube",
-        ),
-        (
-            "node",
-            1,
-            "fn f() -> anyhow::Result<()> {}",
-            "node may not use the crate anyhow",
-        ),
+        ("id", 1, "use crate::telemetry::X;", "telemetry is in no layer"),
+        ("node", 1, "use nix::mount;", "node may not use the crate nix"),
+        ("csi", 1, "use {std::io, ::kube::Client};", "csi may not use the crate kube"),
+        ("node", 1, "fn f() -> anyhow::Result<()> {}", "node may not use the crate anyhow"),
         (
             "pki",
             1,
@@ -160,19 +106,10 @@ fn the_checker_sees_what_is_forbidden() {
             "pki may not use the crate tokio",
         ),
         ("node", 1, "pub trait Store {}", "a fifth trait: Store"),
-        (
-            "node",
-            1,
-            "pub(crate) unsafe trait Store {}",
-            "a fifth trait: Store",
-        ),
+        ("node", 1, "pub(crate) unsafe trait Store {}", "a fifth trait: Store"),
     ];
     for (module, depth, text, fault) in cases {
-        let faults = check(&Source {
-            module,
-            depth,
-            text,
-        });
+        let faults = check(&Source { module, depth, text });
         assert_eq!(faults, [fault], "{text}");
     }
 }
@@ -181,41 +118,17 @@ fn the_checker_sees_what_is_forbidden() {
 fn the_checker_lets_pass_what_is_allowed() {
     let cases: [(&str, usize, &str); 9] = [
         ("pki", 2, "use crate::id::SpiffeId; use super::key;"),
-        (
-            "csi",
-            2,
-            "use crate::{id, node::Issuer}; mod tests { use super::super::node; }",
-        ),
+        ("csi", 2, "use crate::{id, node::Issuer}; mod tests { use super::super::node; }"),
         ("csi", 2, "use super::node;"),
         ("sys", 2, "use nix::mount::MsFlags; pub trait Mounter {}"),
-        (
-            "id",
-            1,
-            "// crate::sys and nix::mount\n/// crate::sys\nconst S: &str = \"crate::sys\";",
-        ),
+        ("id", 1, "// crate::sys and nix::mount\n/// crate::sys\nconst S: &str = \"crate::sys\";"),
         ("id", 1, "trait Private {} pub fn f() {}"),
-        (
-            "sys",
-            1,
-            "pub use self::nix_like::kube; fn f(x: S) { x.nix }",
-        ),
-        (
-            "main",
-            0,
-            "fn main() -> anyhow::Result<()> { svid_csi::cli::run() }",
-        ),
+        ("sys", 1, "pub use self::nix_like::kube; fn f(x: S) { x.nix }"),
+        ("main", 0, "fn main() -> anyhow::Result<()> { svid_csi::cli::run() }"),
         ("lib", 0, "pub mod id; pub mod cli;"),
     ];
     for (module, depth, text) in cases {
-        assert_eq!(
-            check(&Source {
-                module,
-                depth,
-                text
-            }),
-            [""; 0],
-            "{text}"
-        );
+        assert_eq!(check(&Source { module, depth, text }), [""; 0], "{text}");
     }
 }
 

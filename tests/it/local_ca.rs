@@ -25,13 +25,7 @@ pub fn now() -> SystemTime {
 
 pub fn new_ca() -> Authority {
     let day = Duration::from_secs(86_400);
-    Authority::create(
-        &TRUST_DOMAIN.parse().unwrap(),
-        KeyAlgorithm::EcdsaP256,
-        day,
-        now(),
-    )
-    .unwrap()
+    Authority::create(&TRUST_DOMAIN.parse().unwrap(), KeyAlgorithm::EcdsaP256, day, now()).unwrap()
 }
 
 /// The certificate first: in between, the plugin sees a pair that doesn't match.
@@ -80,11 +74,7 @@ fn a_replaced_ca_reaches_every_volume_before_it_signs() {
             assert!(trusts(&set, &new) && set.bundle.x509_authorities().len() == 2);
         }
         let long = checked(&node, &pods[1]);
-        assert_eq!(
-            long.svid.serial_hex(),
-            long_lived,
-            "a bundle change issues nothing"
-        );
+        assert_eq!(long.svid.serial_hex(), long_lived, "a bundle change issues nothing");
     });
 }
 
@@ -137,11 +127,7 @@ fn an_intermediate_travels_in_the_chain_and_its_root_in_the_bundle() {
             .arg(target.join("tls.crt"))
             .output()
             .unwrap();
-        assert!(
-            verified.status.success(),
-            "{}",
-            String::from_utf8_lossy(&verified.stderr)
-        );
+        assert!(verified.status.success(), "{}", String::from_utf8_lossy(&verified.stderr));
     });
 }
 
@@ -160,16 +146,9 @@ openssl x509 -req -in i.csr -CA ca.crt -CAkey root.key -CAcreateserial -days 1 -
 chmod 600 tls.key
 rm root.key i.csr i.ext
 "#;
-    let output = std::process::Command::new("sh")
-        .args(["-c", script])
-        .current_dir(ca)
-        .output();
+    let output = std::process::Command::new("sh").args(["-c", script]).current_dir(ca).output();
     let output = output.unwrap();
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
 #[test]
@@ -233,29 +212,17 @@ fn an_expired_ca_is_not_ready_until_it_is_replaced() {
         node.start().await;
         let ready = async || {
             let mut identity = IdentityClient::new(node.channel().await.unwrap());
-            identity
-                .probe(ProbeRequest {})
-                .await
-                .unwrap()
-                .into_inner()
-                .ready
-                .unwrap()
+            identity.probe(ProbeRequest {}).await.unwrap().into_inner().ready.unwrap()
         };
         assert!(ready().await);
         let pod = Pod::new(1);
         node.publish(&pod).await.unwrap();
         let set = checked(&node, &pod);
-        assert!(
-            set.svid.not_after() <= short.not_after(),
-            "capped at its issuer's end"
-        );
+        assert!(set.svid.not_after() <= short.not_after(), "capped at its issuer's end");
 
         eventually("the CA expires", async || (!ready().await).then_some(())).await;
         let renewals = node.log().matches(r#""message":"renewed""#).count();
-        assert!(
-            renewals <= 8,
-            "{renewals} renewals of a CA that was about to end"
-        );
+        assert!(renewals <= 8, "{renewals} renewals of a CA that was about to end");
         let result = node.publish(&Pod::new(2)).await;
         assert!(result.unwrap_err().message().contains("expired"));
         Set::read(&node.target(&pod)).expect("the files stay");

@@ -58,10 +58,8 @@ pub struct Pod {
 /// Runs an async test in a mount namespace that ends with it.
 pub fn on_a_node<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send) {
     in_private_mount_namespace(|| {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
-            .enable_all()
-            .build();
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
         runtime.unwrap().block_on(test());
     });
 }
@@ -85,11 +83,7 @@ impl Node {
     pub fn new(extra: &[&str]) -> Self {
         let root = tempfile::tempdir().unwrap();
         fs::create_dir_all(root.path().join("kubelet/plugins_registry")).unwrap();
-        Self {
-            root,
-            extra: extra.iter().map(ToString::to_string).collect(),
-            child: None,
-        }
+        Self { root, extra: extra.iter().map(ToString::to_string).collect(), child: None }
     }
 
     /// A node whose plugin runs.
@@ -116,9 +110,7 @@ impl Node {
     }
 
     pub fn registration_socket(&self) -> PathBuf {
-        self.kubelet()
-            .join("plugins_registry")
-            .join(format!("{DRIVER}-reg.sock"))
+        self.kubelet().join("plugins_registry").join(format!("{DRIVER}-reg.sock"))
     }
 
     /// What the plugin logged, in all its lives.
@@ -143,20 +135,8 @@ impl Node {
     fn command(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_svid-csi"));
         command
-            .args([
-                "node",
-                "--node-name",
-                "node-1",
-                "--trust-domain",
-                TRUST_DOMAIN,
-            ])
-            .args([
-                "--ca-create",
-                "--http-listen",
-                "127.0.0.1:0",
-                "--log-format",
-                "json",
-            ])
+            .args(["node", "--node-name", "node-1", "--trust-domain", TRUST_DOMAIN])
+            .args(["--ca-create", "--http-listen", "127.0.0.1:0", "--log-format", "json"])
             .arg("--ca-dir")
             .arg(self.ca_dir())
             .arg("--kubelet-dir")
@@ -262,11 +242,7 @@ impl Node {
     }
 
     pub async fn publish_raw(&self, request: NodePublishVolumeRequest) -> Result<(), Status> {
-        self.csi()
-            .await
-            .node_publish_volume(request)
-            .await
-            .map(|_| ())
+        self.csi().await.node_publish_volume(request).await.map(|_| ())
     }
 
     pub async fn unpublish(&self, pod: &Pod) -> Result<(), Status> {
@@ -274,18 +250,11 @@ impl Node {
             volume_id: pod.volume_id(),
             target_path: self.target(pod).display().to_string(),
         };
-        self.csi()
-            .await
-            .node_unpublish_volume(request)
-            .await
-            .map(|_| ())
+        self.csi().await.node_unpublish_volume(request).await.map(|_| ())
     }
 
     pub fn target(&self, pod: &Pod) -> PathBuf {
-        let volumes = format!(
-            "pods/{}/volumes/kubernetes.io~csi/{}/mount",
-            pod.uid, pod.volume
-        );
+        let volumes = format!("pods/{}/volumes/kubernetes.io~csi/{}/mount", pod.uid, pod.volume);
         self.kubelet().join(volumes)
     }
 
@@ -301,9 +270,7 @@ impl Node {
             readonly: true,
             volume_capability: Some(VolumeCapability {
                 access_type: Some(AccessType::Mount(mount)),
-                access_mode: Some(AccessMode {
-                    mode: access_mode::Mode::SingleNodeWriter.into(),
-                }),
+                access_mode: Some(AccessMode { mode: access_mode::Mode::SingleNodeWriter.into() }),
             }),
             volume_context: pod.context(),
             ..NodePublishVolumeRequest::default()
@@ -314,14 +281,9 @@ impl Node {
     pub fn mounts(&self) -> Vec<String> {
         let kubelet = self.kubelet().display().to_string();
         let text = fs::read_to_string("/proc/thread-self/mountinfo").unwrap();
-        let points = text
-            .lines()
-            .filter(|line| line.contains(&format!(" - tmpfs {DRIVER} ")));
+        let points = text.lines().filter(|line| line.contains(&format!(" - tmpfs {DRIVER} ")));
         let points = points.filter_map(|line| line.split(' ').nth(4));
-        points
-            .filter(|point| point.starts_with(&kubelet))
-            .map(ToOwned::to_owned)
-            .collect()
+        points.filter(|point| point.starts_with(&kubelet)).map(ToOwned::to_owned).collect()
     }
 
     pub fn record(&self, pod: &Pod) -> Option<serde_json::Value> {
@@ -359,16 +321,12 @@ impl Pod {
     /// With an attribute under the driver's prefix.
     #[must_use]
     pub fn with(mut self, key: &str, value: &str) -> Self {
-        self.attributes
-            .push((format!("csi.svid.dev/{key}"), value.to_owned()));
+        self.attributes.push((format!("csi.svid.dev/{key}"), value.to_owned()));
         self
     }
 
     pub fn id(&self) -> String {
-        format!(
-            "spiffe://{TRUST_DOMAIN}/ns/{}/sa/{}",
-            self.namespace, self.service_account
-        )
+        format!("spiffe://{TRUST_DOMAIN}/ns/{}/sa/{}", self.namespace, self.service_account)
     }
 
     pub fn volume_id(&self) -> String {
@@ -380,10 +338,7 @@ impl Pod {
             ("csi.storage.k8s.io/pod.name", self.name.as_str()),
             ("csi.storage.k8s.io/pod.namespace", self.namespace.as_str()),
             ("csi.storage.k8s.io/pod.uid", self.uid.as_str()),
-            (
-                "csi.storage.k8s.io/serviceAccount.name",
-                self.service_account.as_str(),
-            ),
+            ("csi.storage.k8s.io/serviceAccount.name", self.service_account.as_str()),
             ("csi.storage.k8s.io/ephemeral", "true"),
         ];
         let kubelet = kubelet.map(|(key, value)| (key.to_owned(), value.to_owned()));
@@ -401,9 +356,7 @@ pub async fn connect(path: &Path) -> Result<Channel, tonic::transport::Error> {
             Ok::<_, std::io::Error>(TokioIo::new(UnixStream::from_std(stream)?))
         }
     });
-    Endpoint::from_static("http://localhost")
-        .connect_with_connector(connector)
-        .await
+    Endpoint::from_static("http://localhost").connect_with_connector(connector).await
 }
 
 /// Asserts a gRPC code and that the message has every one of these parts.
@@ -412,10 +365,6 @@ pub fn assert_status(result: Result<(), Status>, code: Code, parts: &[&str]) {
     let status = result.expect_err("it should fail");
     assert_eq!(status.code(), code, "{}", status.message());
     for part in parts {
-        assert!(
-            status.message().contains(part),
-            "{part:?} is not in {:?}",
-            status.message()
-        );
+        assert!(status.message().contains(part), "{part:?} is not in {:?}", status.message());
     }
 }

@@ -24,11 +24,7 @@ use crate::{
 
 fn http_address(node: &Node) -> String {
     let log = node.log();
-    let ready = log
-        .lines()
-        .rev()
-        .find(|line| line.contains(r#""message":"ready""#))
-        .unwrap();
+    let ready = log.lines().rev().find(|line| line.contains(r#""message":"ready""#)).unwrap();
     let ready: serde_json::Value = serde_json::from_str(ready).unwrap();
     ready["http"].as_str().unwrap().to_owned()
 }
@@ -41,10 +37,7 @@ async fn get(node: &Node, path: &str) -> (u16, String) {
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.unwrap();
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-    (
-        head.split(' ').nth(1).unwrap().parse().unwrap(),
-        body.to_owned(),
-    )
+    (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
 }
 
 async fn registration(node: &Node) -> RegistrationClient<tonic::transport::Channel> {
@@ -63,27 +56,18 @@ fn settings_that_cannot_be_used_name_themselves_and_exit_64() {
     on_a_node(async || {
         for (arguments, parts) in [
             (&["--driver-name", ".x"][..], &["--driver-name"][..]),
-            (
-                &["--driver-name", &"x".repeat(64)],
-                &["--driver-name", "63"],
-            ),
+            (&["--driver-name", &"x".repeat(64)], &["--driver-name", "63"]),
             (&["--trust-domain", "Example.ORG"], &["--trust-domain"]),
             (&["--trust-domain", ""], &["--trust-domain"]),
             (&["--node-name", ""], &["--node-name"]),
             (&["--default-ttl", "5s"], &["--default-ttl", "10s"]),
-            (
-                &["--default-ttl", "3h", "--max-ttl", "2h"],
-                &["--default-ttl", "--max-ttl"],
-            ),
+            (&["--default-ttl", "3h", "--max-ttl", "2h"], &["--default-ttl", "--max-ttl"]),
             (&["--max-ttl", "25h"], &["--max-ttl", "24h"]),
             (&["--max-ttl", "long"], &["--max-ttl"]),
             (&["--ca-propagation", "x"], &["--ca-propagation"]),
             (&["--http-listen", "nowhere"], &["--http-listen"]),
             (&["--kubelet-dir", "relative"], &["--kubelet-dir"]),
-            (
-                &["--kubelet-dir", "/dev/null"],
-                &["--kubelet-dir", "/dev/null"],
-            ),
+            (&["--kubelet-dir", "/dev/null"], &["--kubelet-dir", "/dev/null"]),
             (&["--csi-socket", "relative"], &["--csi-socket"]),
             (&["--signer", "nobody"], &["--signer", "local"]),
             (&["--log-level", "loud"], &["--log-level"]),
@@ -136,24 +120,13 @@ fn identity_and_capabilities() {
     on_a_node(async || {
         let node = Node::started(&[]).await;
         let mut identity = IdentityClient::new(node.channel().await.unwrap());
-        let info = identity
-            .get_plugin_info(GetPluginInfoRequest {})
-            .await
-            .unwrap()
-            .into_inner();
+        let info = identity.get_plugin_info(GetPluginInfoRequest {}).await.unwrap().into_inner();
         assert_eq!(info.name, "csi.svid.dev");
         assert_eq!(info.vendor_version, env!("CARGO_PKG_VERSION"));
         let mut csi = node.csi().await;
-        let info = csi
-            .node_get_info(NodeGetInfoRequest {})
-            .await
-            .unwrap()
-            .into_inner();
+        let info = csi.node_get_info(NodeGetInfoRequest {}).await.unwrap().into_inner();
         assert_eq!(info.node_id, "node-1");
-        let capabilities = csi
-            .node_get_capabilities(NodeGetCapabilitiesRequest {})
-            .await
-            .unwrap();
+        let capabilities = csi.node_get_capabilities(NodeGetCapabilitiesRequest {}).await.unwrap();
         let capabilities: Vec<_> = capabilities
             .into_inner()
             .capabilities
@@ -163,11 +136,8 @@ fn identity_and_capabilities() {
                 None => rpc::Type::Unknown,
             })
             .collect();
-        let expected = [
-            rpc::Type::VolumeMountGroup,
-            rpc::Type::GetVolumeStats,
-            rpc::Type::VolumeCondition,
-        ];
+        let expected =
+            [rpc::Type::VolumeMountGroup, rpc::Type::GetVolumeStats, rpc::Type::VolumeCondition];
         assert_eq!(capabilities, expected);
     });
 }
@@ -178,34 +148,21 @@ fn kubelet_registers_the_driver_and_again_after_it_refused() {
         let node = Node::started(&[]).await;
         let mut client = registration(&node).await;
         let info = client.get_info(InfoRequest {}).await.unwrap().into_inner();
-        assert_eq!(
-            (info.r#type.as_str(), info.name.as_str()),
-            ("CSIPlugin", "csi.svid.dev")
-        );
+        assert_eq!((info.r#type.as_str(), info.name.as_str()), ("CSIPlugin", "csi.svid.dev"));
         assert_eq!(info.endpoint, node.csi_socket().display().to_string());
         assert_eq!(info.supported_versions, ["1.0.0"]);
-        let accepted = RegistrationStatus {
-            plugin_registered: true,
-            error: String::new(),
-        };
+        let accepted = RegistrationStatus { plugin_registered: true, error: String::new() };
         client.notify_registration_status(accepted).await.unwrap();
 
         let before = inode(&node.registration_socket());
-        let refused = RegistrationStatus {
-            plugin_registered: false,
-            error: "no".to_owned(),
-        };
+        let refused = RegistrationStatus { plugin_registered: false, error: "no".to_owned() };
         client.notify_registration_status(refused).await.unwrap();
         eventually("reg.sock is made anew", async || {
             let now = inode(&node.registration_socket());
             (now.is_some() && now != before).then_some(())
         })
         .await;
-        registration(&node)
-            .await
-            .get_info(InfoRequest {})
-            .await
-            .unwrap();
+        registration(&node).await.get_info(InfoRequest {}).await.unwrap();
     });
 }
 
@@ -217,21 +174,13 @@ fn sockets_that_are_wiped_come_back() {
         let mut old = node.csi().await;
         fs::remove_file(node.registration_socket()).unwrap();
         fs::remove_file(node.csi_socket()).unwrap();
-        registration(&node)
-            .await
-            .get_info(InfoRequest {})
-            .await
-            .unwrap();
+        registration(&node).await.get_info(InfoRequest {}).await.unwrap();
         eventually("csi.sock answers", async || node.channel().await.ok()).await;
         let pod = Pod::new(1);
         node.publish(&pod).await.unwrap();
-        old.node_get_info(NodeGetInfoRequest {})
-            .await
-            .expect("open connections go on");
-        eventually("healthy again", async || {
-            (get(&node, "/livez").await.0 == 200).then_some(())
-        })
-        .await;
+        old.node_get_info(NodeGetInfoRequest {}).await.expect("open connections go on");
+        eventually("healthy again", async || (get(&node, "/livez").await.0 == 200).then_some(()))
+            .await;
     });
 }
 
@@ -275,9 +224,7 @@ fn health_and_metrics() {
         assert_eq!(get(&node, "/secret").await.0, 404);
         node.publish(&Pod::new(1)).await.unwrap();
         node.publish(&Pod::new(2)).await.unwrap();
-        node.publish(&Pod::new(3).with("ttl", "1s"))
-            .await
-            .unwrap_err();
+        node.publish(&Pod::new(3).with("ttl", "1s")).await.unwrap_err();
         node.unpublish(&Pod::new(2)).await.unwrap();
         let (status, metrics) = get(&node, "/metrics").await;
         assert_eq!(status, 200);
@@ -289,22 +236,12 @@ fn health_and_metrics() {
             r#"svid_csi_volumes{state="expired"} 0"#,
             "svid_csi_publish_duration_seconds_count 3",
             "svid_csi_sign_duration_seconds_count 2",
-            concat!(
-                "svid_csi_build_info{version=\"",
-                env!("CARGO_PKG_VERSION"),
-                "\"} 1"
-            ),
+            concat!("svid_csi_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),
         ] {
-            assert!(
-                metrics.lines().any(|found| found == line),
-                "no {line} in\n{metrics}"
-            );
+            assert!(metrics.lines().any(|found| found == line), "no {line} in\n{metrics}");
         }
         let value = |name: &str| -> f64 {
-            let line = metrics
-                .lines()
-                .find_map(|line| line.strip_prefix(name))
-                .unwrap();
+            let line = metrics.lines().find_map(|line| line.strip_prefix(name)).unwrap();
             line.trim().parse().unwrap()
         };
         assert!((3_000.0..=3_600.0).contains(&value("svid_csi_nearest_svid_expiry_seconds ")));
@@ -325,9 +262,7 @@ fn idle_connections_keep_nobody_from_the_health_endpoints() {
             idle.push(TcpStream::connect(&address).await.unwrap());
         }
         assert_eq!(get(&node, "/livez").await.0, 200);
-        let descriptors = fs::read_dir(format!("/proc/{}/fd", node.pid()))
-            .unwrap()
-            .count();
+        let descriptors = fs::read_dir(format!("/proc/{}/fd", node.pid())).unwrap().count();
         assert!(descriptors < 120, "{descriptors}");
     });
 }
@@ -345,11 +280,7 @@ fn an_orderly_end_leaves_every_mount() {
         assert_eq!(checked(&node, &pod).svid.serial_hex(), before);
         node.start().await;
         node.publish(&pod).await.unwrap();
-        assert_eq!(
-            checked(&node, &pod).svid.serial_hex(),
-            before,
-            "nothing is issued again"
-        );
+        assert_eq!(checked(&node, &pod).svid.serial_hex(), before, "nothing is issued again");
         let mut identity = IdentityClient::new(node.channel().await.unwrap());
         let probe = identity.probe(ProbeRequest {}).await.unwrap().into_inner();
         assert_eq!(probe.ready, Some(true));

@@ -77,11 +77,7 @@ impl Reader {
             .spawn()
             .unwrap();
         let lines = BufReader::new(process.stderr.take().unwrap()).lines();
-        Self {
-            process,
-            lines,
-            marks: 0,
-        }
+        Self { process, lines, marks: 0 }
     }
 
     /// Waits until whatever it reads now has been read to its end.
@@ -247,10 +243,7 @@ fn a_thousand_rotations_show_no_reader_a_mismatched_or_missing_file() {
         node.publish(request).await.unwrap();
 
         let volumes = [target.clone()];
-        let mut readers = [
-            Reader::start(&pod.id(), &volumes),
-            Reader::start(&pod.id(), &volumes),
-        ];
+        let mut readers = [Reader::start(&pod.id(), &volumes), Reader::start(&pod.id(), &volumes)];
         let old = bundles.current().own.clone();
         let mut serials = HashSet::new();
         let mut keys = HashSet::new();
@@ -262,11 +255,8 @@ fn a_thousand_rotations_show_no_reader_a_mismatched_or_missing_file() {
                 if second && swaps % 20 == 0 {
                     // Another root comes, or goes again; the SVID stays.
                     let sequence = bundles.current().own.sequence().map(|last| last + 1);
-                    let next = if swaps % 40 == 0 {
-                        old.clone()
-                    } else {
-                        old.merged(&new_ca().bundle())
-                    };
+                    let next =
+                        if swaps % 40 == 0 { old.clone() } else { old.merged(&new_ca().bundle()) };
                     bundles.publish_own(next.with_sequence(sequence));
                     replaced(&target, &before, async || {}).await;
                 } else {
@@ -316,9 +306,7 @@ async fn replaced(target: &Path, before: &Path, mut nudge: impl AsyncFnMut()) {
 async fn wake(node: &Arc<InProcess>, root: &Path) {
     let nothing: VolumeId = "nothing".parse().unwrap();
     let target = root.join("pods/none/volumes/kubernetes.io~csi/svid/mount");
-    node.unpublish(nothing, target.display().to_string())
-        .await
-        .unwrap();
+    node.unpublish(nothing, target.display().to_string()).await.unwrap();
 }
 
 // --- the real process ------------------------------------------------------------------------

@@ -18,11 +18,7 @@ fn serial(node: &Node, pod: &Pod) -> String {
 fn mount_ours(node: &Node, pod: &Pod) {
     fs::create_dir_all(node.target(pod)).unwrap();
     let mut mount = Command::new("mount");
-    let mounted = mount
-        .args(["-t", "tmpfs", DRIVER])
-        .arg(node.target(pod))
-        .status()
-        .unwrap();
+    let mounted = mount.args(["-t", "tmpfs", DRIVER]).arg(node.target(pod)).status().unwrap();
     assert!(mounted.success());
 }
 
@@ -169,6 +165,24 @@ fn a_volume_without_a_record_is_taken_up_under_settings_that_would_refuse_it() {
     });
 }
 
+/// As after a kill between the swap of a set and the writing of its record.
+#[test]
+fn a_record_that_is_behind_its_set_is_mended() {
+    on_a_node(async || {
+        let mut node = Node::started(&[]).await;
+        let pod = Pod::new(1);
+        node.publish(&pod).await.unwrap();
+        let now = serial(&node, &pod);
+        node.kill().await;
+        let path = node.target(&pod).join(".svid/record.json");
+        let text = fs::read_to_string(&path).unwrap();
+        fs::write(&path, text.replace(&now, "0badc0de")).unwrap();
+        node.start().await;
+        assert_eq!(node.record(&pod).unwrap()["serial"], now.as_str());
+        assert_eq!(serial(&node, &pod), now);
+    });
+}
+
 #[test]
 fn a_volume_without_a_record_can_be_unpublished() {
     on_a_node(async || {
@@ -190,9 +204,7 @@ fn what_others_mounted_is_not_looked_at() {
         let pod = Pod::new(1);
         fs::create_dir_all(node.target(&pod)).unwrap();
         let mut mount = Command::new("mount");
-        mount
-            .args(["-t", "tmpfs", "somebody-else"])
-            .arg(node.target(&pod));
+        mount.args(["-t", "tmpfs", "somebody-else"]).arg(node.target(&pod));
         assert!(mount.status().unwrap().success());
         node.start().await;
         let text = fs::read_to_string("/proc/thread-self/mountinfo").unwrap();
@@ -215,9 +227,7 @@ fn settings_that_changed_leave_running_volumes_alone() {
         node.start().await;
         node.publish(&pod).await.unwrap();
         assert_eq!(serial(&node, &pod), before);
-        node.publish(&Pod::new(2).with("ttl", "12h"))
-            .await
-            .unwrap_err();
+        node.publish(&Pod::new(2).with("ttl", "12h")).await.unwrap_err();
     });
 }
 
@@ -231,10 +241,8 @@ fn a_full_volume_keeps_its_last_good_set() {
         let ballast = node.target(&pod).join(".svid/ballast");
         let full = fs::write(&ballast, vec![0; 8 << 20]);
         assert!(full.is_err(), "the tmpfs is full");
-        eventually("a renewal fails", async || {
-            node.log().contains("renewal failed").then_some(())
-        })
-        .await;
+        eventually("a renewal fails", async || node.log().contains("renewal failed").then_some(()))
+            .await;
         let set = Set::read(&node.target(&pod)).expect("the last good set stands");
         assert_eq!(set.svid.serial_hex(), before);
         fs::remove_file(ballast).unwrap();

@@ -71,11 +71,7 @@ fn run(tools: &Path) {
     let csi_socket = kubelet.join("plugins/csi.svid.dev/csi.sock");
     let registration = kubelet.join("plugins_registry");
     let volumes = kubelet.join(format!("pods/{POD_UID}/volumes/kubernetes.io~csi"));
-    for dir in [
-        csi_socket.parent().expect("a parent"),
-        &registration,
-        &volumes,
-    ] {
+    for dir in [csi_socket.parent().expect("a parent"), &registration, &volumes] {
         fs::create_dir_all(dir).expect("the kubelet directory");
     }
 
@@ -83,20 +79,8 @@ fn run(tools: &Path) {
     let log_file = File::create(&log).expect("a log file");
     let _node = Process(
         Command::new(env!("CARGO_BIN_EXE_svid-csi"))
-            .args([
-                "node",
-                "--node-name",
-                "sanity",
-                "--trust-domain",
-                "example.org",
-            ])
-            .args([
-                "--signer",
-                "local",
-                "--ca-create",
-                "--http-listen",
-                "127.0.0.1:0",
-            ])
+            .args(["node", "--node-name", "sanity", "--trust-domain", "example.org"])
+            .args(["--signer", "local", "--ca-create", "--http-listen", "127.0.0.1:0"])
             .arg("--ca-dir")
             .arg(root.path().join("ca"))
             .arg("--kubelet-dir")
@@ -125,27 +109,14 @@ fn run(tools: &Path) {
     );
     let mut ready = String::new();
     let stdout = proxy.0.stdout.take().expect("a pipe");
-    BufReader::new(stdout)
-        .read_line(&mut ready)
-        .expect("the proxy's first line");
-    assert_eq!(
-        ready.trim(),
-        "ready",
-        "the node did not come up:\n{}",
-        text(&log)
-    );
+    BufReader::new(stdout).read_line(&mut ready).expect("the proxy's first line");
+    assert_eq!(ready.trim(), "ready", "the node did not come up:\n{}", text(&log));
 
     let report = root.path().join("junit.xml");
     let output = Command::new(tools.join("csi-sanity"))
         .arg(format!("--csi.endpoint=unix:{}", proxy_socket.display()))
-        .arg(format!(
-            "--csi.mountdir={}",
-            volumes.join("sanity").display()
-        ))
-        .arg(format!(
-            "--csi.stagingdir={}",
-            root.path().join("staging").display()
-        ))
+        .arg(format!("--csi.mountdir={}", volumes.join("sanity").display()))
+        .arg(format!("--csi.stagingdir={}", root.path().join("staging").display()))
         .arg(format!("--ginkgo.skip={CONTROLLER_ONLY}"))
         .arg(format!("--ginkgo.junit-report={}", report.display()))
         .args(["--ginkgo.no-color", "--ginkgo.timeout=5m"])
@@ -160,27 +131,19 @@ fn run(tools: &Path) {
     );
 
     check(&read_cases(&text(&report)));
-    assert_eq!(
-        mounts_below(&kubelet),
-        Vec::<String>::new(),
-        "mounts are left behind"
-    );
+    assert_eq!(mounts_below(&kubelet), Vec::<String>::new(), "mounts are left behind");
 }
 
 fn check(cases: &[Case]) {
     for case in cases.iter().filter(|case| case.status != "passed") {
         let excused = is_controller_only(&case.name)
             || (case.status == "skipped"
-                && NOT_ADVERTISED
-                    .iter()
-                    .any(|prefix| case.name.starts_with(prefix)));
+                && NOT_ADVERTISED.iter().any(|prefix| case.name.starts_with(prefix)));
         assert!(excused, "{}: {}", case.status, case.name);
     }
     for name in MUST_RUN {
         assert!(
-            cases
-                .iter()
-                .any(|case| case.name == name && case.status == "passed"),
+            cases.iter().any(|case| case.name == name && case.status == "passed"),
             "did not run: {name}"
         );
     }
@@ -196,10 +159,7 @@ fn build_tools() -> PathBuf {
         .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/sanity"))
         .args(["build", "-buildvcs=false", "-o"])
         .arg(&tools)
-        .args([
-            "./proxy",
-            "github.com/kubernetes-csi/csi-test/v5/cmd/csi-sanity",
-        ])
+        .args(["./proxy", "github.com/kubernetes-csi/csi-test/v5/cmd/csi-sanity"])
         .status()
         .expect("go is installed: csi-sanity is a Go program");
     assert!(status.success(), "building csi-sanity: {status}");
@@ -216,9 +176,7 @@ fn read_cases(report: &str) -> Vec<Case> {
         .split("<testcase ")
         .skip(1)
         .map(|tag| Case {
-            name: attribute(tag, "name")
-                .trim_start_matches("[It] ")
-                .to_owned(),
+            name: attribute(tag, "name").trim_start_matches("[It] ").to_owned(),
             status: attribute(tag, "status").to_owned(),
         })
         .filter(|case| !case.name.is_empty() && !case.name.starts_with("[ReportAfterSuite]"))
@@ -230,10 +188,7 @@ fn attribute<'a>(tag: &'a str, name: &str) -> &'a str {
     let Some(start) = tag.find(&key) else {
         return "";
     };
-    tag[start + key.len()..]
-        .split('"')
-        .next()
-        .unwrap_or_default()
+    tag[start + key.len()..].split('"').next().unwrap_or_default()
 }
 
 fn mounts_below(dir: &Path) -> Vec<String> {
@@ -250,10 +205,7 @@ fn text(path: &Path) -> String {
     let mut bytes = Vec::new();
     let read = File::open(path).and_then(|mut file| file.read_to_end(&mut bytes));
     read.unwrap_or_else(|error: io::Error| {
-        panic!(
-            "{}: {error}",
-            path.file_name().unwrap_or(OsStr::new("?")).display()
-        )
+        panic!("{}: {error}", path.file_name().unwrap_or(OsStr::new("?")).display())
     });
     String::from_utf8_lossy(&bytes).into_owned()
 }

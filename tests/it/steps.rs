@@ -80,11 +80,7 @@ impl Steps {
             .spawn()
             .unwrap();
         let lines = BufReader::new(tracer.stderr.take().unwrap()).lines();
-        let mut steps = Self {
-            tracer,
-            lines,
-            seen: Vec::new(),
-        };
+        let mut steps = Self { tracer, lines, seen: Vec::new() };
         assert!(steps.until("ready").await, "{:?}", steps.seen);
         steps
     }
@@ -128,16 +124,8 @@ fn tracer() {
         // What is traced goes on when its tracer is gone.
         exit(0);
     });
-    let mut tracer = Tracer {
-        pid,
-        dir,
-        stop: n,
-        before,
-        hold,
-        count: 0,
-        last: None,
-        starting: HashSet::new(),
-    };
+    let mut tracer =
+        Tracer { pid, dir, stop: n, before, hold, count: 0, last: None, starting: HashSet::new() };
     tracer.seize();
     tracer.run();
     exit(0);
@@ -259,10 +247,7 @@ fn registers(task: Pid) -> Option<(i64, [u64; 3])> {
 #[cfg(target_arch = "aarch64")]
 fn registers(task: Pid) -> Option<(i64, [u64; 3])> {
     let regs = ptrace::getregs(task).ok()?;
-    Some((
-        regs.regs[8].cast_signed(),
-        [regs.regs[0], regs.regs[1], regs.regs[2]],
-    ))
+    Some((regs.regs[8].cast_signed(), [regs.regs[0], regs.regs[1], regs.regs[2]]))
 }
 
 /// The call that a thread is about to make, if it changes files or mounts, and on what.
@@ -308,10 +293,7 @@ fn descriptor(task: Pid, fd: u64) -> Option<PathBuf> {
 /// A path in a thread's memory, also one through `/proc/self/fd`.
 fn text(task: Pid, address: u64) -> Option<PathBuf> {
     let mut buffer = [0; 4096];
-    let read = File::open(format!("/proc/{task}/mem"))
-        .ok()?
-        .read_at(&mut buffer, address)
-        .ok()?;
+    let read = File::open(format!("/proc/{task}/mem")).ok()?.read_at(&mut buffer, address).ok()?;
     let bytes = CStr::from_bytes_until_nul(&buffer[..read]).ok()?.to_bytes();
     let path = PathBuf::from(OsStr::from_bytes(bytes));
     let Ok(rest) = path.strip_prefix("/proc/self/fd") else {
@@ -320,9 +302,5 @@ fn text(task: Pid, address: u64) -> Option<PathBuf> {
     let mut rest = rest.components();
     let fd: u64 = rest.next()?.as_os_str().to_str()?.parse().ok()?;
     let base = descriptor(task, fd)?;
-    Some(if rest.as_path() == Path::new("") {
-        base
-    } else {
-        base.join(rest.as_path())
-    })
+    Some(if rest.as_path() == Path::new("") { base } else { base.join(rest.as_path()) })
 }

@@ -48,9 +48,7 @@ impl Set {
         #[expect(clippy::disallowed_methods, reason = "a pod asks its machine's clock")]
         let now = SystemTime::now();
         let spki = self.key.spki_der();
-        self.svid
-            .verify(&id, spki, &self.bundle, now)
-            .map_err(|e| e.to_string())
+        self.svid.verify(&id, spki, &self.bundle, now).map_err(|e| e.to_string())
     }
 }
 
@@ -85,10 +83,7 @@ fn a_published_volume_has_the_whole_set() {
         let target = node.target(&pod);
         let set = checked(&node, &pod);
         assert_eq!(set.svid.chain().len(), 1);
-        assert_eq!(
-            names(&target),
-            ["bundle.json", "ca.crt", "tls.crt", "tls.key"]
-        );
+        assert_eq!(names(&target), ["bundle.json", "ca.crt", "tls.crt", "tls.key"]);
         let json = fs::read(target.join("bundle.json")).unwrap();
         let bundle = TrustBundle::from_jwks(TRUST_DOMAIN.parse().unwrap(), &json).unwrap();
         assert_eq!(bundle.x509_authorities(), set.bundle.x509_authorities());
@@ -114,21 +109,11 @@ fn layouts_and_file_names() {
         let node = Node::started(&[]).await;
         let layouts: [(&str, &[&str]); 4] = [
             ("tls", &["bundle.json", "ca.crt", "tls.crt", "tls.key"]),
-            (
-                "spiffe-helper",
-                &["bundle.json", "svid.pem", "svid_bundle.pem", "svid_key.pem"],
-            ),
-            (
-                "certs.d",
-                &["bundle.json", "ca.crt", "client.cert", "client.key"],
-            ),
+            ("spiffe-helper", &["bundle.json", "svid.pem", "svid_bundle.pem", "svid_key.pem"]),
+            ("certs.d", &["bundle.json", "ca.crt", "client.cert", "client.key"]),
             (
                 "pod-certificate",
-                &[
-                    "bundle.json",
-                    "credential-bundle.private-key.pem",
-                    "example.org.x509.pem",
-                ],
+                &["bundle.json", "credential-bundle.private-key.pem", "example.org.x509.pem"],
             ),
         ];
         for (n, (layout, files)) in layouts.into_iter().enumerate() {
@@ -156,27 +141,13 @@ fn ownership_and_modes() {
     on_a_node(async || {
         let node = Node::started(&[]).await;
         // attributes, fsGroup, then: uid, gid, directory's mode, files' mode
-        type Case<'a> = (
-            &'a [(&'a str, &'a str)],
-            Option<&'a str>,
-            u32,
-            u32,
-            u32,
-            u32,
-        );
+        type Case<'a> = (&'a [(&'a str, &'a str)], Option<&'a str>, u32, u32, u32, u32);
         let cases: [Case<'_>; 7] = [
             (&[], None, 0, 0, 0o755, 0o444),
             (&[], Some("2000"), 0, 2000, 0o750, 0o440),
             (&[("uid", "1000")], None, 1000, 0, 0o700, 0o400),
             (&[("gid", "3000")], Some("2000"), 0, 3000, 0o750, 0o440),
-            (
-                &[("uid", "1000"), ("gid", "3000")],
-                None,
-                1000,
-                3000,
-                0o750,
-                0o440,
-            ),
+            (&[("uid", "1000"), ("gid", "3000")], None, 1000, 3000, 0o750, 0o440),
             (&[("mode", "0400")], Some("2000"), 0, 2000, 0o700, 0o400),
             (&[("mode", "444"), ("uid", "7")], None, 7, 0, 0o755, 0o444),
         ];
@@ -197,11 +168,7 @@ fn ownership_and_modes() {
             ] {
                 let metadata = fs::metadata(&path).unwrap();
                 let found = (metadata.uid(), metadata.gid(), mode(&path));
-                assert_eq!(
-                    found,
-                    (uid, gid, expected),
-                    "{attributes:?} {group:?} {path:?}"
-                );
+                assert_eq!(found, (uid, gid, expected), "{attributes:?} {group:?} {path:?}");
             }
             assert_eq!(fs::metadata(target.join(".svid")).unwrap().uid(), 0);
         }
@@ -212,13 +179,7 @@ fn ownership_and_modes() {
 fn key_algorithms() {
     on_a_node(async || {
         let node = Node::started(&[]).await;
-        let all = [
-            "ecdsa-p256",
-            "ecdsa-p384",
-            "ed25519",
-            "rsa-2048",
-            "rsa-4096",
-        ];
+        let all = ["ecdsa-p256", "ecdsa-p384", "ed25519", "rsa-2048", "rsa-4096"];
         for (n, algorithm) in all.into_iter().enumerate() {
             let pod = Pod::new(n).with("key-algorithm", algorithm);
             node.publish(&pod).await.unwrap();

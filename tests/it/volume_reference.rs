@@ -19,12 +19,7 @@ fn parse(attributes: &[(&str, &str)]) -> Result<VolumeSpec, SpecError> {
     for (key, value) in attributes {
         context.insert((*key).to_owned(), (*value).to_owned());
     }
-    VolumeSpec::parse(
-        &VolumeContext::from(context),
-        None,
-        &domain(),
-        &Limits::default(),
-    )
+    VolumeSpec::parse(&VolumeContext::from(context), None, &domain(), &Limits::default())
 }
 
 fn domain() -> TrustDomain {
@@ -98,18 +93,9 @@ fn it_has_every_attribute_layout_file_and_mode() {
     for layout in Layout::ALL {
         let row = format!("\n| `{}` |", layout.as_str());
         let row = REFERENCE.split_once(&row).expect("its row").1;
-        let row = row
-            .lines()
-            .next()
-            .unwrap()
-            .replace("<trust-domain>", TRUST_DOMAIN);
+        let row = row.lines().next().unwrap().replace("<trust-domain>", TRUST_DOMAIN);
         let names = layout.file_names(&domain());
-        let all = [
-            names.certificate,
-            names.key,
-            names.combined,
-            Some(names.bundle),
-        ];
+        let all = [names.certificate, names.key, names.combined, Some(names.bundle)];
         for name in all.into_iter().flatten() {
             assert!(row.contains(&format!("`{name}`")), "{name} is not in {row}");
         }
@@ -131,19 +117,13 @@ fn its_metrics_exist() {
     let metrics = Metrics::default();
     // A family without a member is not shown.
     let ok = Outcome::of(&Ok(()), |(): &()| Class::Internal);
-    for family in [
-        &metrics.publishes,
-        &metrics.renewals,
-        &metrics.bundle_rewrites,
-    ] {
+    for family in [&metrics.publishes, &metrics.renewals, &metrics.bundle_rewrites] {
         family.get_or_create(&ok).inc();
     }
     let state = VolumeState::Live;
     metrics.volumes.get_or_create(&StateLabel { state }).set(1);
     let shown = metrics.encode().unwrap();
-    let names = REFERENCE
-        .split('`')
-        .filter(|part| part.starts_with("svid_csi_"));
+    let names = REFERENCE.split('`').filter(|part| part.starts_with("svid_csi_"));
     let mut count = 0;
     for name in names {
         let name = name.split('{').next().unwrap();

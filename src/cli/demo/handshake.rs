@@ -39,9 +39,7 @@ pub(super) async fn meet(server: &Party, client: &Party) -> Result<Meeting> {
         move |output: &str| output.contains(&message).then_some(text)
     };
     // A server that refuses says why; the client hears only an alert.
-    listening
-        .wrote(PATIENCE, heard("question", question))
-        .await?;
+    listening.wrote(PATIENCE, heard("question", question)).await?;
     say(&mut listening, &answer)?;
     calling.wrote(PATIENCE, heard("answer", answer)).await?;
     calling.close_stdin();
@@ -50,20 +48,13 @@ pub(super) async fn meet(server: &Party, client: &Party) -> Result<Meeting> {
         ensure!(status.success(), "the TLS session ended with {status}");
     }
     let output = calling.stdout();
-    ensure!(
-        output.contains("Verify return code: 0 (ok)"),
-        "the client did not verify the server"
-    );
+    ensure!(output.contains("Verify return code: 0 (ok)"), "the client did not verify the server");
     let protocol = output
         .lines()
         .find_map(|line| line.strip_prefix("New, "))
         .unwrap_or("TLS")
         .replace("Cipher is ", "");
-    Ok(Meeting {
-        protocol,
-        client: peer(&listening)?,
-        server: peer(&calling)?,
-    })
+    Ok(Meeting { protocol, client: peer(&listening)?, server: peer(&calling)? })
 }
 
 /// A handshake that must fail; OpenSSL's reason.
@@ -71,14 +62,9 @@ pub(super) async fn refuse(server: &Party, client: &Party) -> Result<String> {
     let (mut listening, port) = listen(server).await?;
     let mut calling = call(client, port)?;
     say(&mut calling, "let me in")?;
-    let heard = listening.wrote(PATIENCE, |output| {
-        output.contains("let me in").then_some(())
-    });
+    let heard = listening.wrote(PATIENCE, |output| output.contains("let me in").then_some(()));
     let Err(error) = heard.await else {
-        bail!(
-            "the server talked to {}, whose certificate is forged",
-            client.spiffe_id
-        );
+        bail!("the server talked to {}, whose certificate is forged", client.spiffe_id);
     };
     let text = error.to_string();
     let reason = text
@@ -93,9 +79,12 @@ pub(super) async fn refuse(server: &Party, client: &Party) -> Result<String> {
 
 async fn listen(server: &Party) -> Result<(Process, u16)> {
     let mut command = openssl();
-    command
-        .args(["s_server", "-accept", "127.0.0.1:0", "-naccept", "1"])
-        .args(["-num_tickets", "0", "-Verify", "3"]);
+    command.args(["s_server", "-accept", "127.0.0.1:0", "-naccept", "1"]).args([
+        "-num_tickets",
+        "0",
+        "-Verify",
+        "3",
+    ]);
     let mut process = Process::start("openssl s_server", present(&mut command, server))?;
     let port = process.wrote(PATIENCE, |output| {
         let line = output.lines().find(|line| line.starts_with("ACCEPT"))?;
@@ -136,9 +125,7 @@ fn say(process: &mut Process, message: &str) -> Result<()> {
 /// The SPIFFE ID of the certificate that the other side showed.
 fn peer(process: &Process) -> Result<String> {
     let output = process.stdout();
-    let pem = output
-        .split_once(BEGIN)
-        .and_then(|(_, rest)| rest.split_once(END));
+    let pem = output.split_once(BEGIN).and_then(|(_, rest)| rest.split_once(END));
     let (body, _) = pem.context("the other side showed no certificate")?;
     spiffe_id(format!("{BEGIN}{body}{END}\n").as_bytes())
 }

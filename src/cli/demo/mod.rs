@@ -83,9 +83,7 @@ fn perform(show: &mut Show) -> Result<Summary> {
          or give its container SYS_ADMIN",
     )?;
     // One thread is enough, and blocking for a moment does no harm.
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let mut stage = Stage::build()?;
         let (played, asked) = tokio::select! {

@@ -52,11 +52,7 @@ pub(super) fn verify(set: &Path) -> Result<String> {
 pub(super) fn spiffe_id(pem: &[u8]) -> Result<String> {
     let mut x509 = openssl();
     let text = run(x509.args(["x509", "-noout", "-ext", "subjectAltName"]), pem)?;
-    let names: Vec<_> = text
-        .lines()
-        .skip(1)
-        .flat_map(|line| line.split(", "))
-        .collect();
+    let names: Vec<_> = text.lines().skip(1).flat_map(|line| line.split(", ")).collect();
     match names.as_slice() {
         [name] => {
             let uri = name.trim().strip_prefix("URI:");
@@ -73,15 +69,7 @@ pub(super) fn forge(set: PathBuf, spiffe_id: &str, ca: &Path) -> Result<Party> {
     std::fs::copy(ca, set.join("ca.crt"))?;
     run(
         openssl()
-            .args([
-                "req",
-                "-x509",
-                "-newkey",
-                "ec",
-                "-nodes",
-                "-subj",
-                "/CN=mallory",
-            ])
+            .args(["req", "-x509", "-newkey", "ec", "-nodes", "-subj", "/CN=mallory"])
             .args(["-pkeyopt", "ec_paramgen_curve:P-256", "-days", "1"])
             .arg("-addext")
             .arg(format!("subjectAltName=URI:{spiffe_id}"))
@@ -91,10 +79,7 @@ pub(super) fn forge(set: PathBuf, spiffe_id: &str, ca: &Path) -> Result<Party> {
             .arg(set.join("tls.crt")),
         &[],
     )?;
-    Ok(Party {
-        spiffe_id: spiffe_id.to_owned(),
-        set,
-    })
+    Ok(Party { spiffe_id: spiffe_id.to_owned(), set })
 }
 
 /// The machine's own roots and configuration are out of the game.

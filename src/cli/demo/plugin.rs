@@ -60,12 +60,7 @@ impl Plugin {
             if let Ok(channel) = connect(csi_socket(&kubelet)).await {
                 let mut identity = IdentityClient::new(channel.clone());
                 if identity.probe(ProbeRequest {}).await.is_ok() {
-                    return Ok(Self {
-                        process,
-                        took: began.elapsed(),
-                        kubelet,
-                        channel,
-                    });
+                    return Ok(Self { process, took: began.elapsed(), kubelet, channel });
                 }
             }
             ensure!(
@@ -79,9 +74,7 @@ impl Plugin {
 
     /// Registers it as kubelet's plugin watcher does: where it serves CSI.
     pub(super) async fn register(&self) -> Result<PathBuf> {
-        let socket = self
-            .kubelet
-            .join(format!("plugins_registry/{DRIVER}-reg.sock"));
+        let socket = self.kubelet.join(format!("plugins_registry/{DRIVER}-reg.sock"));
         let mut client = RegistrationClient::new(connect(socket).await?);
         let info = client.get_info(InfoRequest {}).await.map_err(told)?;
         let info = info.into_inner();
@@ -91,14 +84,8 @@ impl Plugin {
             info.r#type,
             info.name
         );
-        let status = RegistrationStatus {
-            plugin_registered: true,
-            error: String::new(),
-        };
-        client
-            .notify_registration_status(status)
-            .await
-            .map_err(told)?;
+        let status = RegistrationStatus { plugin_registered: true, error: String::new() };
+        client.notify_registration_status(status).await.map_err(told)?;
         Ok(info.endpoint.into())
     }
 
@@ -155,10 +142,7 @@ impl Plugin {
 }
 
 fn command(root: &Path) -> Result<Command> {
-    let log = File::options()
-        .create(true)
-        .append(true)
-        .open(root.join("node.log"))?;
+    let log = File::options().create(true).append(true).open(root.join("node.log"))?;
     let mut command = Command::new(env::current_exe()?);
     command
         // A setting in the environment of whoever runs the demo is not meant for it.

@@ -70,11 +70,7 @@ pub(super) const PODS: [Pod; 5] = [
 impl Pod {
     /// The SPIFFE ID that it must get.
     pub(super) fn spiffe_id(&self) -> String {
-        let Self {
-            namespace,
-            service_account,
-            ..
-        } = self;
+        let Self { namespace, service_account, .. } = self;
         format!("spiffe://{TRUST_DOMAIN}/ns/{namespace}/sa/{service_account}")
     }
 
@@ -89,8 +85,7 @@ impl Pod {
 
     /// Where its volume is mounted.
     pub(super) fn target(&self, kubelet: &Path) -> PathBuf {
-        self.directory(kubelet)
-            .join("volumes/kubernetes.io~csi/svid/mount")
+        self.directory(kubelet).join("volumes/kubernetes.io~csi/svid/mount")
     }
 
     /// The call by which kubelet asks for the volume.
@@ -98,15 +93,9 @@ impl Pod {
         let context = [
             ("csi.storage.k8s.io/ephemeral".to_owned(), "true"),
             ("csi.storage.k8s.io/pod.name".to_owned(), self.name),
-            (
-                "csi.storage.k8s.io/pod.namespace".to_owned(),
-                self.namespace,
-            ),
+            ("csi.storage.k8s.io/pod.namespace".to_owned(), self.namespace),
             ("csi.storage.k8s.io/pod.uid".to_owned(), self.uid),
-            (
-                "csi.storage.k8s.io/serviceAccount.name".to_owned(),
-                self.service_account,
-            ),
+            ("csi.storage.k8s.io/serviceAccount.name".to_owned(), self.service_account),
             (format!("{PREFIX}key-algorithm"), self.key_algorithm),
             (format!("{PREFIX}ttl"), self.ttl),
         ];
@@ -116,9 +105,7 @@ impl Pod {
             readonly: true,
             volume_capability: Some(VolumeCapability {
                 access_type: Some(AccessType::Mount(MountVolume::default())),
-                access_mode: Some(AccessMode {
-                    mode: access_mode::Mode::SingleNodeWriter.into(),
-                }),
+                access_mode: Some(AccessMode { mode: access_mode::Mode::SingleNodeWriter.into() }),
             }),
             volume_context: context
                 .map(|(key, value)| (key, value.to_owned()))

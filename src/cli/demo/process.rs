@@ -38,10 +38,8 @@ impl Process {
     /// Starts it outside the terminal's foreground group, so that Ctrl-C reaches us alone and we
     /// decide in which order things end. Piped output is collected.
     pub(super) fn start(name: &str, command: &mut Command) -> Result<Self> {
-        let mut child = command
-            .process_group(0)
-            .spawn()
-            .with_context(|| format!("start {name}"))?;
+        let mut child =
+            command.process_group(0).spawn().with_context(|| format!("start {name}"))?;
         Ok(Self {
             name: name.to_owned(),
             stdout: child.stdout.take().map(Capture::of).unwrap_or_default(),
@@ -86,11 +84,7 @@ impl Process {
             }
             if let Some(status) = ended {
                 self.stderr.finish();
-                bail!(
-                    "{} ended with {status}: {}",
-                    self.name,
-                    self.stderr.text().trim()
-                );
+                bail!("{} ended with {status}: {}", self.name, self.stderr.text().trim());
             }
             if Instant::now() >= deadline {
                 bail!(
@@ -160,10 +154,7 @@ impl Capture {
                 }
             }
         });
-        Self {
-            text,
-            reader: Some(reader),
-        }
+        Self { text, reader: Some(reader) }
     }
 
     fn text(&self) -> String {

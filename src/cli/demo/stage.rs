@@ -35,11 +35,7 @@ impl Stage {
             .tempdir()
             .context("make a temporary directory; TMPDIR chooses where")?;
         let root = directory.path().canonicalize()?;
-        let stage = Self {
-            root,
-            directory: Some(directory),
-            plugin: None,
-        };
+        let stage = Self { root, directory: Some(directory), plugin: None };
         fs::create_dir_all(stage.kubelet().join("plugins_registry"))?;
         fs::create_dir(stage.kubelet().join("pods"))?;
         Ok(stage)
@@ -98,9 +94,7 @@ impl Stage {
             return Ok(());
         };
         self.unmount_all()?;
-        directory
-            .close()
-            .with_context(|| format!("remove {}", self.root.display()))
+        directory.close().with_context(|| format!("remove {}", self.root.display()))
     }
 
     fn unmount_all(&self) -> Result<()> {

@@ -52,14 +52,8 @@ impl Watch {
     pub(super) fn add(&mut self, pod: Pod, target: PathBuf, now: SystemTime) -> Result<&Volume> {
         let svid = read(&pod, &target, now)?;
         self.reads += 1;
-        let mut volume = Volume {
-            pod,
-            target,
-            svid,
-            renew_at: None,
-            rotations: 0,
-            seen: Instant::now(),
-        };
+        let mut volume =
+            Volume { pod, target, svid, renew_at: None, rotations: 0, seen: Instant::now() };
         volume.look_at_record()?;
         self.volumes.push(volume);
         self.volumes.last().context("no volume")
@@ -108,18 +102,13 @@ impl Watch {
     /// Until the first volume is due.
     pub(super) fn calm(&self, now: SystemTime) -> Duration {
         let due = |volume: &Volume| volume.renew_at.and_then(|at| at.duration_since(now).ok());
-        let calm = self
-            .volumes
-            .iter()
-            .map(|volume| due(volume).unwrap_or_default());
+        let calm = self.volumes.iter().map(|volume| due(volume).unwrap_or_default());
         calm.min().unwrap_or_default()
     }
 
     pub(super) fn get(&self, pod: &str) -> Result<&Volume> {
         let mut volumes = self.volumes.iter();
-        volumes
-            .find(|volume| volume.pod.name == pod)
-            .with_context(|| format!("no volume of {pod}"))
+        volumes.find(|volume| volume.pod.name == pod).with_context(|| format!("no volume of {pod}"))
     }
 }
 

@@ -52,14 +52,12 @@ impl Content {
         if let Ok(certificate) = Certificate::from_der(bytes) {
             return Ok(Self::from_certificates(vec![certificate]));
         }
-        PrivateKey::from_pkcs8_der(bytes)
-            .map(Self::Key)
-            .map_err(|_neither| {
-                Fault::Unrecognised(
-                    "the file is neither PEM, nor a certificate or key in DER, nor a SPIFFE bundle"
-                        .to_owned(),
-                )
-            })
+        PrivateKey::from_pkcs8_der(bytes).map(Self::Key).map_err(|_neither| {
+            Fault::Unrecognised(
+                "the file is neither PEM, nor a certificate or key in DER, nor a SPIFFE bundle"
+                    .to_owned(),
+            )
+        })
     }
 
     fn from_pem(bytes: &[u8]) -> Result<Self, Fault> {
@@ -123,9 +121,7 @@ impl Content {
 
 impl Authorities {
     fn from_jwks(json: &[u8]) -> Result<Self, Fault> {
-        let nobody = NOBODY
-            .parse()
-            .map_err(|error| Fault::Damaged(format!("{error}")))?;
+        let nobody = NOBODY.parse().map_err(|error| Fault::Damaged(format!("{error}")))?;
         match TrustBundle::from_jwks(nobody, json) {
             Ok(bundle) => Ok(Self {
                 certificates: bundle.x509_authorities().to_vec(),
@@ -135,9 +131,9 @@ impl Authorities {
             Err(BundleError::NoKeys) => Err(Fault::Unrecognised(
                 "the file is JSON, but no SPIFFE bundle: it has no \"keys\"".to_owned(),
             )),
-            Err(BundleError::Empty { .. }) => Err(Fault::Damaged(
-                "the bundle has no X.509 authority".to_owned(),
-            )),
+            Err(BundleError::Empty { .. }) => {
+                Err(Fault::Damaged("the bundle has no X.509 authority".to_owned()))
+            }
             // Any other JSON, such as a log.
             Err(error @ BundleError::Json { .. }) if !has(json, b"\"keys\"") => {
                 Err(Fault::Unrecognised(error.to_string()))
@@ -162,9 +158,8 @@ impl Authorities {
     /// The trust domain that every authority with a SPIFFE ID names.
     pub(super) fn trust_domain(&self) -> Option<TrustDomain> {
         let uris = self.certificates.iter().flat_map(|c| c.uri_sans());
-        let mut domains = uris
-            .filter_map(|uri| uri.parse::<SpiffeId>().ok())
-            .map(|id| id.trust_domain().clone());
+        let mut domains =
+            uris.filter_map(|uri| uri.parse::<SpiffeId>().ok()).map(|id| id.trust_domain().clone());
         let first = domains.next()?;
         domains.all(|domain| domain == first).then_some(first)
     }

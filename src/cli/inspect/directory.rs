@@ -78,13 +78,7 @@ impl Directory {
             Ok((set, files)) => (Ok(set), files),
             Err(error) => (Err(error), Vec::new()),
         };
-        Ok(Some(Self {
-            owner,
-            record,
-            mount,
-            set,
-            files,
-        }))
+        Ok(Some(Self { owner, record, mount, set, files }))
     }
 
     /// A file by its path in the set.
@@ -118,10 +112,7 @@ fn read_set(volume: &Path, target: &Path) -> io::Result<((Set, Owner), Vec<SetFi
 }
 
 fn list(dir: &Path) -> io::Result<Vec<PathBuf>> {
-    fs::read_dir(dir)?
-        .take(MAX_FILES)
-        .map(|entry| Ok(entry?.path()))
-        .collect()
+    fs::read_dir(dir)?.take(MAX_FILES).map(|entry| Ok(entry?.path())).collect()
 }
 
 /// The mount that the directory is on: the last one on the nearest path above it.
@@ -174,9 +165,7 @@ impl SetFile {
         if matches!(&metadata, Err(error) if error.kind() == io::ErrorKind::NotFound) {
             return None;
         }
-        let name = path
-            .strip_prefix(set)
-            .map_or(path.as_os_str(), Path::as_os_str);
+        let name = path.strip_prefix(set).map_or(path.as_os_str(), Path::as_os_str);
         let entry = |metadata: Option<&fs::Metadata>| Entry {
             name: display(name),
             size: metadata.map_or(0, fs::Metadata::len),
@@ -187,10 +176,9 @@ impl SetFile {
                 entry: entry(Some(&file.metadata)),
                 content: Content::parse(&file.content).map_err(FileError::Fault),
             },
-            Err(error) => Self {
-                entry: entry(metadata.as_ref().ok()),
-                content: Err(FileError::Io(error)),
-            },
+            Err(error) => {
+                Self { entry: entry(metadata.as_ref().ok()), content: Err(FileError::Io(error)) }
+            }
         })
     }
 }

@@ -180,11 +180,7 @@ pub(super) struct Entry {
 
 impl From<&Metadata> for Owner {
     fn from(metadata: &Metadata) -> Self {
-        Self {
-            mode: metadata.mode() & 0o7777,
-            uid: metadata.uid(),
-            gid: metadata.gid(),
-        }
+        Self { mode: metadata.mode() & 0o7777, uid: metadata.uid(), gid: metadata.gid() }
     }
 }
 

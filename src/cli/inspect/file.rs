@@ -85,10 +85,7 @@ pub(super) fn bundle(path: &Path) -> Result<Against, String> {
         return Err(fault(&"it is not a trust bundle"));
     };
     authorities.check().map_err(|error| fault(&error))?;
-    Ok(Against {
-        authorities: authorities.clone(),
-        name,
-    })
+    Ok(Against { authorities: authorities.clone(), name })
 }
 
 type Read = (Result<Content, Fault>, Option<Entry>);

@@ -75,10 +75,7 @@ fn rows(result: &Inspected, now: SystemTime) -> Vec<Row> {
     let recorded = result.volume.as_ref().and_then(|v| v.recorded.as_ref());
     if let Some(recorded) = recorded {
         let pod = &recorded.pod;
-        rows.push((
-            "pod",
-            format!("{pod}, ServiceAccount {}", pod.service_account),
-        ));
+        rows.push(("pod", format!("{pod}, ServiceAccount {}", pod.service_account)));
         if recorded.state == RecordState::Pending {
             rows.push(("state", "pending".to_owned()));
         }
@@ -87,16 +84,9 @@ fn rows(result: &Inspected, now: SystemTime) -> Vec<Row> {
         certificate(&mut rows, svid, now);
     }
     if let Some(chain) = &result.chain {
-        let word = if chain.verified {
-            "verified"
-        } else {
-            "not verified"
-        };
+        let word = if chain.verified { "verified" } else { "not verified" };
         rows.push(("chain", format!("{word} against {}", chain.against)));
-    } else if result
-        .svid
-        .as_ref()
-        .is_some_and(|svid| svid.spiffe_id.is_some())
+    } else if result.svid.as_ref().is_some_and(|svid| svid.spiffe_id.is_some())
         && result.kind != Some(Kind::Volume)
     {
         rows.push(("chain", "not verified; give --bundle FILE".to_owned()));
@@ -118,10 +108,7 @@ fn rows(result: &Inspected, now: SystemTime) -> Vec<Row> {
     files(&mut rows, &result.files);
     if let Some(error) = recorded.and_then(|recorded| recorded.last_error.as_ref()) {
         let at = error.at.relative(now);
-        rows.push((
-            "last error",
-            format!("{at} ({}): {}", error.class, error.message),
-        ));
+        rows.push(("last error", format!("{at} ({}): {}", error.class, error.message)));
     }
     rows
 }
@@ -137,11 +124,7 @@ fn certificate(rows: &mut Vec<Row>, svid: &Svid, now: SystemTime) {
         let text = match renewal {
             Renewal::At { at } => format!("{}, {}", at.for_people(), at.relative(now)),
             Renewal::Between { earliest, latest } => {
-                format!(
-                    "between {} and {}",
-                    earliest.for_people(),
-                    latest.for_people()
-                )
+                format!("between {} and {}", earliest.for_people(), latest.for_people())
             }
         };
         ("next renewal", text)
@@ -165,13 +148,8 @@ fn authorities(rows: &mut Vec<Row>, bundle: &Bundle, now: SystemTime) {
         1 => "1 authority".to_owned(),
         count => format!("{count} authorities"),
     };
-    let domain = bundle
-        .trust_domain
-        .as_ref()
-        .map(|domain| format!("{domain}, "));
-    let sequence = bundle
-        .sequence
-        .map(|sequence| format!(", sequence {sequence}"));
+    let domain = bundle.trust_domain.as_ref().map(|domain| format!("{domain}, "));
+    let sequence = bundle.sequence.map(|sequence| format!(", sequence {sequence}"));
     let (domain, sequence) = (domain.unwrap_or_default(), sequence.unwrap_or_default());
     rows.push(("bundle", format!("{domain}{count}{sequence}")));
     for authority in bundle.authorities.iter().take(MANY) {
@@ -200,10 +178,7 @@ fn volume(rows: &mut Vec<Row>, volume: &Volume, now: SystemTime) {
     if let Some(set) = &volume.set {
         let number = set.sequence.map(|number| format!("number {number}, "));
         let written = set.written_at.relative(now);
-        rows.push((
-            "set",
-            format!("{}written {written}", number.unwrap_or_default()),
-        ));
+        rows.push(("set", format!("{}written {written}", number.unwrap_or_default())));
     }
     if let Some(mount) = &volume.mount {
         let whose = if mount.ours { ", the driver's" } else { "" };
@@ -229,12 +204,7 @@ fn files(rows: &mut Vec<Row>, files: &[Entry]) {
         }
     }
     for (index, (owner, names)) in groups.iter().take(MANY).enumerate() {
-        let shown = names
-            .iter()
-            .take(MANY)
-            .copied()
-            .collect::<Vec<_>>()
-            .join(", ");
+        let shown = names.iter().take(MANY).copied().collect::<Vec<_>>().join(", ");
         let more = match names.len().saturating_sub(MANY) {
             0 => String::new(),
             more => format!(" and {more} more"),
@@ -271,13 +241,7 @@ mod tests {
         let mut result = Inspected::new("a\x1b[2Jb\u{202e}");
         result.error(Code::Damaged, "x\ny\r\u{9b}", "z");
         let text = render(&report(result), PLAIN);
-        assert!(
-            !text.contains(['\x1b', '\r', '\u{9b}', '\u{202e}']),
-            "{text}"
-        );
-        assert!(
-            text.contains("a\\u{1b}[2Jb") && text.contains("x\\u{a}y"),
-            "{text}"
-        );
+        assert!(!text.contains(['\x1b', '\r', '\u{9b}', '\u{202e}']), "{text}");
+        assert!(text.contains("a\\u{1b}[2Jb") && text.contains("x\\u{a}y"), "{text}");
     }
 }

@@ -68,9 +68,7 @@ pub(super) fn chain(result: &mut Inspected, svid: &X509Svid, against: &Against, 
     let at = now.max(svid.not_before()).min(svid.not_after());
     let domain = svid.id().trust_domain();
     let verified = match against.authorities.bundle_of(domain) {
-        Ok(bundle) => svid
-            .verify_chain(&bundle, at)
-            .map_err(|e| (e.to_string(), chain_action(&e))),
+        Ok(bundle) => svid.verify_chain(&bundle, at).map_err(|e| (e.to_string(), chain_action(&e))),
         Err(error) => Err((error.to_string(), "replace the bundle")),
     };
     result.chain = Some(Chain {
@@ -100,18 +98,11 @@ fn chain_action(error: &SvidError) -> &'static str {
 /// Shows a key, and whether it is the certificate's.
 pub(super) fn key(result: &mut Inspected, key: &PrivateKey, leaf: Option<&Certificate>) {
     let matches = leaf.map(|leaf| leaf.spki_der() == key.spki_der());
-    result.key = Some(Key {
-        algorithm: key.algorithm().to_string(),
-        matches,
-    });
+    result.key = Some(Key { algorithm: key.algorithm().to_string(), matches });
     if matches == Some(false) {
         let action = "no TLS library will take the two together: replace both; in a volume, \
                       delete the pod";
-        result.error(
-            Code::KeyMismatch,
-            "the private key is not the certificate's",
-            action,
-        );
+        result.error(Code::KeyMismatch, "the private key is not the certificate's", action);
     }
 }
 

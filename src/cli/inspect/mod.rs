@@ -87,11 +87,8 @@ struct Setting {
 pub(super) fn run(args: InspectArgs, clock: &dyn Clock) -> Result<ExitCode> {
     let usage = |reason| UsageError::new("--bundle", reason);
     let bundle = args.bundle.as_deref().map(file::bundle).transpose();
-    let setting = Setting {
-        now: clock.now(),
-        bundle: bundle.map_err(usage)?,
-        driver_name: args.driver_name,
-    };
+    let setting =
+        Setting { now: clock.now(), bundle: bundle.map_err(usage)?, driver_name: args.driver_name };
     let results = args.paths.iter().map(|path| inspect(path, &setting));
     let report = Report::new(Moment(setting.now), results.collect());
     match args.output {

@@ -62,13 +62,8 @@ impl Serialize for Moment {
 
 /// The two greatest units of a span, rounded down: `42m 10s`, `3d 4h`, `9s`.
 pub(super) fn span(span: Duration) -> String {
-    const UNITS: [(u64, &str); 5] = [
-        (365 * 86_400, "y"),
-        (86_400, "d"),
-        (3_600, "h"),
-        (60, "m"),
-        (1, "s"),
-    ];
+    const UNITS: [(u64, &str); 5] =
+        [(365 * 86_400, "y"), (86_400, "d"), (3_600, "h"), (60, "m"), (1, "s")];
     let mut seconds = span.as_secs();
     let mut parts: Vec<String> = Vec::new();
     for (unit, name) in UNITS {
@@ -126,11 +121,7 @@ mod tests {
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_793_700_000);
         let at = |offset: i64| {
             let distance = Duration::from_secs(offset.unsigned_abs());
-            Moment(if offset < 0 {
-                now - distance
-            } else {
-                now + distance
-            })
+            Moment(if offset < 0 { now - distance } else { now + distance })
         };
         assert_eq!(at(2530).relative(now), "in 42m 10s");
         assert_eq!(at(-182).relative(now), "3m 2s ago");

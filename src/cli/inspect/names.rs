@@ -80,15 +80,8 @@ impl Names {
 pub(super) fn layout(directory: &Directory, trust_domain: &TrustDomain) -> &'static str {
     let complete = |layout: &Layout| {
         let names = layout.file_names(trust_domain);
-        let all = [
-            names.certificate,
-            names.key,
-            names.combined,
-            Some(names.bundle),
-        ];
-        all.iter()
-            .flatten()
-            .all(|name| directory.file(name).is_some())
+        let all = [names.certificate, names.key, names.combined, Some(names.bundle)];
+        all.iter().flatten().all(|name| directory.file(name).is_some())
     };
     let layout = Layout::ALL.into_iter().find(complete);
     layout.map_or("custom", Layout::as_str)

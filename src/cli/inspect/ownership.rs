@@ -65,11 +65,7 @@ pub(super) fn judge(result: &mut Inspected, directory: &Directory, spec: Option<
 }
 
 fn expected(own: Ownership, mode: u32) -> Owner {
-    Owner {
-        mode,
-        uid: own.uid.unwrap_or(0),
-        gid: own.gid.unwrap_or(0),
-    }
+    Owner { mode, uid: own.uid.unwrap_or(0), gid: own.gid.unwrap_or(0) }
 }
 
 fn in_memory(result: &mut Inspected, directory: &Directory) {

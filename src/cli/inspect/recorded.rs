@@ -73,11 +73,8 @@ pub(super) fn judge(
     if let Some(svid) = svid
         && *svid.id() != record.spiffe_id
     {
-        let message = format!(
-            "the certificate is for {}, the volume for {}",
-            svid.id(),
-            record.spiffe_id
-        );
+        let message =
+            format!("the certificate is for {}, the volume for {}", svid.id(), record.spiffe_id);
         result.error(Code::IdentityMismatch, message, "delete the pod");
     }
     // Elsewhere, as in the pod, the path says nothing.

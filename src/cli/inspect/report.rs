@@ -142,10 +142,7 @@ impl Status {
 
 impl Inspected {
     pub(super) fn new(path: impl Into<String>) -> Self {
-        Self {
-            path: path.into(),
-            ..Self::default()
-        }
+        Self { path: path.into(), ..Self::default() }
     }
 
     /// Something is wrong.
@@ -169,12 +166,7 @@ impl Inspected {
             Severity::Error => Status::Bad,
             Severity::Unreadable => Status::Unreadable,
         });
-        self.problems.push(Problem {
-            severity,
-            code,
-            message,
-            action: action.to_owned(),
-        });
+        self.problems.push(Problem { severity, code, message, action: action.to_owned() });
     }
 }
 
@@ -193,10 +185,7 @@ mod tests {
         two.unreadable(Code::Unreadable, "", "");
         let moment = Moment(std::time::SystemTime::UNIX_EPOCH);
         let report = Report::new(moment, vec![two, one, Inspected::new("c")]);
-        assert_eq!(
-            (report.status, report.status.code()),
-            (Status::Unreadable, 2)
-        );
+        assert_eq!((report.status, report.status.code()), (Status::Unreadable, 2));
     }
 
     #[test]

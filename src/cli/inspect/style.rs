@@ -24,9 +24,7 @@ impl Style {
     pub(super) fn of(terminal: bool, variable: impl Fn(&str) -> Option<OsString>) -> Self {
         let refused = variable("NO_COLOR").is_some_and(|value| !value.is_empty())
             || variable("TERM").is_some_and(|value| value == "dumb");
-        Self {
-            colour: terminal && !refused,
-        }
+        Self { colour: terminal && !refused }
     }
 
     pub(super) fn paint(self, tone: Tone, text: &str) -> String {
@@ -82,9 +80,6 @@ mod tests {
         assert!(!of(true, &[("NO_COLOR", "1")]));
         assert!(!of(true, &[("TERM", "dumb")]));
         let painted = |colour| Style { colour }.paint(Tone::Good, "ok");
-        assert_eq!(
-            (painted(true).as_str(), painted(false).as_str()),
-            ("\x1b[32mok\x1b[0m", "ok")
-        );
+        assert_eq!((painted(true).as_str(), painted(false).as_str()), ("\x1b[32mok\x1b[0m", "ok"));
     }
 }

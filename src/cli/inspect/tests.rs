@@ -28,11 +28,7 @@ impl Files {
         let key = PrivateKey::generate(algorithm).unwrap();
         let csr = Csr::create(&key, &id).unwrap();
         let svid = ca.issue(&csr, &id, HOUR, start).unwrap();
-        let files = Self {
-            dir: tempfile::tempdir().unwrap(),
-            start,
-            svid,
-        };
+        let files = Self { dir: tempfile::tempdir().unwrap(), start, svid };
         fs::write(files.path("svid.pem"), files.svid.chain_pem()).unwrap();
         fs::write(files.path("key.pem"), key.to_pem()).unwrap();
         fs::write(files.path("ca.pem"), ca.bundle().to_pem()).unwrap();
@@ -127,12 +123,7 @@ fn a_renewal_may_be_a_little_late() {
     let due = files.start + HOUR / 2;
     let late = |late: u64| {
         let mut result = Inspected::new("");
-        judge::overdue(
-            &mut result,
-            due,
-            &files.svid,
-            due + Duration::from_secs(late),
-        );
+        judge::overdue(&mut result, due, &files.svid, due + Duration::from_secs(late));
         codes(&result)
     };
     assert_eq!(late(90), []);

@@ -53,9 +53,7 @@ pub(super) fn inspect(result: &mut Inspected, path: &Path, setting: &Setting) {
     }
     ownership::judge(result, &directory, spec.as_ref());
     let id = svid.as_ref().map(X509Svid::id);
-    let domain = id
-        .or(record.map(|record| &record.spiffe_id))
-        .map(SpiffeId::trust_domain);
+    let domain = id.or(record.map(|record| &record.spiffe_id)).map(SpiffeId::trust_domain);
     result.volume = Some(Volume {
         layout: domain.map(|domain| names::layout(&directory, domain)),
         record_read: record.is_some(),
@@ -168,16 +166,10 @@ fn bundles(
         result.error(Code::BundleMismatch, message, "delete the pod");
     }
     let shown = json.or(pem)?;
-    let domain = svid
-        .map(|svid| svid.id().trust_domain().clone())
-        .or_else(|| shown.trust_domain());
+    let domain = svid.map(|svid| svid.id().trust_domain().clone()).or_else(|| shown.trust_domain());
     judge::bundle(result, shown, domain.map(|d| d.to_string()), now);
     // The PEM file is the one that applications load.
-    let name = if pem.is_some() {
-        names.bundle.as_deref()
-    } else {
-        None
-    };
+    let name = if pem.is_some() { names.bundle.as_deref() } else { None };
     Some(Against {
         authorities: pem.unwrap_or(shown).clone(),
         name: name.unwrap_or(BUNDLE_JSON).to_owned(),

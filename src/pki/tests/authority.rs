@@ -30,16 +30,11 @@ fn must_07_the_ca_is_an_svid_without_a_path() {
     assert!(!certificate.subject_is_empty());
     assert_eq!(certificate.issuer(), certificate.subject());
     assert!(
-        certificate
-            .subject()
-            .starts_with("O=example.org, CN=svid-csi CA, serialNumber="),
+        certificate.subject().starts_with("O=example.org, CN=svid-csi CA, serialNumber="),
         "{}",
         certificate.subject()
     );
-    assert_ne!(
-        certificate.subject(),
-        super::authority().certificate().subject()
-    );
+    assert_ne!(certificate.subject(), super::authority().certificate().subject());
 
     let long: TrustDomain = "a".repeat(255).parse().unwrap();
     let authority = Authority::create(&long, KeyAlgorithm::EcdsaP256, DAY, now()).unwrap();
@@ -51,10 +46,7 @@ fn must_07_the_ca_is_an_svid_without_a_path() {
         load_root(params)
     };
     assert!(with_path("spiffe://example.org").is_ok());
-    assert!(matches!(
-        with_path("spiffe://example.org/ca"),
-        Err(AuthorityError::ForeignId { .. })
-    ));
+    assert!(matches!(with_path("spiffe://example.org/ca"), Err(AuthorityError::ForeignId { .. })));
 }
 
 #[test]
@@ -69,10 +61,7 @@ fn certificates_are_backdated_a_little() {
         let floor = now() - Duration::from_millis(700);
         assert_eq!(svid.not_before(), floor - backdate);
         assert_eq!(svid.not_after(), floor + ttl);
-        assert_eq!(
-            svid.verify(&id(), key.spki_der(), &authority.bundle(), now()),
-            Ok(())
-        );
+        assert_eq!(svid.verify(&id(), key.spki_der(), &authority.bundle(), now()), Ok(()));
     }
 }
 
@@ -87,18 +76,10 @@ fn no_leaf_outlives_or_predates_what_is_above_it() {
     assert_eq!(svid.not_before(), authority.certificate().not_before());
 
     let late = authority.not_after();
-    assert_eq!(
-        authority.issue(&csr, &id(), HOUR, late),
-        Err(IssueError::Expired)
-    );
-    let last = authority
-        .issue(&csr, &id(), HOUR, late - Duration::from_millis(1))
-        .unwrap();
+    assert_eq!(authority.issue(&csr, &id(), HOUR, late), Err(IssueError::Expired));
+    let last = authority.issue(&csr, &id(), HOUR, late - Duration::from_millis(1)).unwrap();
     assert_eq!(last.not_after(), late);
-    assert_eq!(
-        authority.issue(&csr, &id(), HOUR, now() - DAY),
-        Err(IssueError::NotYetValid)
-    );
+    assert_eq!(authority.issue(&csr, &id(), HOUR, now() - DAY), Err(IssueError::NotYetValid));
 }
 
 #[test]
@@ -143,10 +124,7 @@ fn the_longest_id_fits() {
     let csr = Csr::create(&key, &id).unwrap();
     assert_eq!(Csr::parse(csr.der()).unwrap(), csr);
     let svid = authority.issue(&csr, &id, HOUR, now()).unwrap();
-    assert_eq!(
-        svid.verify(&id, key.spki_der(), &authority.bundle(), now()),
-        Ok(())
-    );
+    assert_eq!(svid.verify(&id, key.spki_der(), &authority.bundle(), now()), Ok(()));
 }
 
 #[test]
@@ -157,11 +135,7 @@ fn serials_are_random_and_of_128_bits() {
     assert_ne!(one.serial_hex(), two.serial_hex());
     for svid in [one, two] {
         assert_eq!(svid.serial_hex().len(), 32);
-        assert!(
-            svid.serial_hex()
-                .bytes()
-                .all(|b| b.is_ascii_digit() || b.is_ascii_lowercase())
-        );
+        assert!(svid.serial_hex().bytes().all(|b| b.is_ascii_digit() || b.is_ascii_lowercase()));
     }
 }
 
@@ -169,12 +143,7 @@ fn serials_are_random_and_of_128_bits() {
 fn ca_lifetimes_have_bounds() {
     for bad in [0, 59, 101 * 366 * 86_400] {
         assert!(matches!(
-            Authority::create(
-                &td(),
-                KeyAlgorithm::EcdsaP256,
-                Duration::from_secs(bad),
-                now()
-            ),
+            Authority::create(&td(), KeyAlgorithm::EcdsaP256, Duration::from_secs(bad), now()),
             Err(AuthorityError::Lifetime { .. })
         ));
     }
@@ -183,10 +152,7 @@ fn ca_lifetimes_have_bounds() {
     let authority = Authority::create(&td(), KeyAlgorithm::EcdsaP256, century, now()).unwrap();
     let key = key();
     let svid = issue(&authority, &key);
-    assert_eq!(
-        svid.verify(&id(), key.spki_der(), &authority.bundle(), now()),
-        Ok(())
-    );
+    assert_eq!(svid.verify(&id(), key.spki_der(), &authority.bundle(), now()), Ok(()));
 }
 
 fn load_root(params: CertificateParams) -> Result<Authority, AuthorityError> {
@@ -244,24 +210,13 @@ fn bad_cas_are_refused_each_for_its_reason() {
 
     let (one, two) = (authority(), authority());
     let from = |crt: &str, key: &str, ca: Option<&str>| {
-        Authority::from_pem(&td(), crt, key, ca, now())
-            .map(|_| ())
-            .unwrap_err()
+        Authority::from_pem(&td(), crt, key, ca, now()).map(|_| ()).unwrap_err()
     };
     let (crt, key) = (one.certificate_pem(), one.key_pem());
-    assert_eq!(
-        from(&crt, &two.key_pem(), None),
-        AuthorityError::KeyMismatch
-    );
-    assert!(matches!(
-        from("x", &key, None),
-        AuthorityError::Certificate(_)
-    ));
+    assert_eq!(from(&crt, &two.key_pem(), None), AuthorityError::KeyMismatch);
+    assert!(matches!(from("x", &key, None), AuthorityError::Certificate(_)));
     assert!(matches!(from(&crt, "x", None), AuthorityError::Key(_)));
-    assert!(matches!(
-        from(&crt, &key, Some("x")),
-        AuthorityError::Root(_)
-    ));
+    assert!(matches!(from(&crt, &key, Some("x")), AuthorityError::Root(_)));
     assert!(matches!(
         from(&crt[..crt.len() / 2], &key, None),
         AuthorityError::Certificate(PkiError::Pem { .. })
@@ -316,10 +271,7 @@ fn an_intermediate_signs_with_its_chain() {
             let workload = super::key();
             let svid = issue(&authority, &workload);
             assert_eq!(svid.chain().len(), names.len() + 1);
-            assert_eq!(
-                svid.verify(&id(), workload.spki_der(), &root.bundle(), now()),
-                Ok(())
-            );
+            assert_eq!(svid.verify(&id(), workload.spki_der(), &root.bundle(), now()), Ok(()));
             let again = authority.certificate_pem();
             assert!(Authority::from_pem(&td(), &again, &key, Some(&root_pem), now()).is_ok());
         }
@@ -349,15 +301,10 @@ fn bad_chains_are_refused_each_for_its_reason() {
     let root = authority();
     let root_pem = root.certificate_pem();
     let load = |chain: &str, key: &str, ca: Option<&str>| {
-        Authority::from_pem(&td(), chain, key, ca, now())
-            .map(|_| ())
-            .unwrap_err()
+        Authority::from_pem(&td(), chain, key, ca, now()).map(|_| ()).unwrap_err()
     };
     let (chain, key) = intermediates(&root, &["one", "two"], |_, _| {});
-    assert!(matches!(
-        load(&chain, &key, None),
-        AuthorityError::NoRoot { .. }
-    ));
+    assert!(matches!(load(&chain, &key, None), AuthorityError::NoRoot { .. }));
     assert!(matches!(
         load(&chain, &key, Some(&authority().certificate_pem())),
         AuthorityError::NotChained { .. }
@@ -365,11 +312,7 @@ fn bad_chains_are_refused_each_for_its_reason() {
     // Without the upper intermediate.
     let certificates = certificates_from_pem(&chain).unwrap();
     assert!(matches!(
-        load(
-            &certificates_to_pem(&certificates[..1]),
-            &key,
-            Some(&root_pem)
-        ),
+        load(&certificates_to_pem(&certificates[..1]), &key, Some(&root_pem)),
         AuthorityError::NotChained { .. }
     ));
     // Signing CA last.
@@ -394,24 +337,16 @@ fn bad_chains_are_refused_each_for_its_reason() {
             params.not_after = (now() - HOUR).into();
         }
     });
-    assert!(matches!(
-        load(&chain, &key, Some(&root_pem)),
-        AuthorityError::Expired { .. }
-    ));
+    assert!(matches!(load(&chain, &key, Some(&root_pem)), AuthorityError::Expired { .. }));
 }
 
 #[test]
 fn old_roots_in_ca_crt_stay_in_the_bundle() {
     let (old, new) = (authority(), authority());
     let ca = format!("{}{}", new.certificate_pem(), old.certificate_pem());
-    let loaded = Authority::from_pem(
-        &td(),
-        &new.certificate_pem(),
-        &new.key_pem(),
-        Some(&ca),
-        now(),
-    )
-    .unwrap();
+    let loaded =
+        Authority::from_pem(&td(), &new.certificate_pem(), &new.key_pem(), Some(&ca), now())
+            .unwrap();
     assert_eq!(loaded.bundle(), new.bundle().merged(&old.bundle()));
 }
 

@@ -8,10 +8,7 @@ fn bundle() -> TrustBundle {
     let roots = KeyAlgorithm::ALL
         .into_iter()
         .map(|algorithm| {
-            Authority::create(&td(), algorithm, DAY, now())
-                .unwrap()
-                .certificate()
-                .clone()
+            Authority::create(&td(), algorithm, DAY, now()).unwrap().certificate().clone()
         })
         .collect();
     TrustBundle::new(td(), roots).unwrap()
@@ -28,10 +25,7 @@ fn document(bundle: &TrustBundle) -> Value {
 #[test]
 fn jwks_and_pem_round_trip() {
     let plain = bundle();
-    assert_eq!(
-        TrustBundle::from_jwks(td(), plain.to_jwks().as_bytes()).unwrap(),
-        plain
-    );
+    assert_eq!(TrustBundle::from_jwks(td(), plain.to_jwks().as_bytes()).unwrap(), plain);
     assert_eq!(TrustBundle::from_pem(td(), &plain.to_pem()).unwrap(), plain);
 
     let dated = plain
@@ -107,10 +101,7 @@ fn missing_and_empty_keys_are_refused() {
     assert_eq!(read(&json!({"keys": null})), Err(BundleError::NoKeys));
     let empty = BundleError::Empty { trust_domain: td() };
     assert_eq!(read(&json!({"keys": []})), Err(empty.clone()));
-    assert_eq!(
-        read(&json!({"keys": [{"kty": "EC", "use": "jwt-svid"}]})),
-        Err(empty.clone())
-    );
+    assert_eq!(read(&json!({"keys": [{"kty": "EC", "use": "jwt-svid"}]})), Err(empty.clone()));
     assert_eq!(TrustBundle::new(td(), Vec::new()), Err(empty.clone()));
     assert_eq!(TrustBundle::from_pem(td(), "\n"), Err(empty.clone()));
     assert_eq!(TrustBundle::from_pem(td(), &key().to_pem()), Err(empty));
@@ -129,10 +120,7 @@ fn other_shapes_are_refused() {
         assert!(matches!(read(&bad), Err(BundleError::Json { .. })), "{bad}");
     }
     for bad in [&b""[..], b"{", b"\xff\xfe", &[b'['; 100_000]] {
-        assert!(matches!(
-            TrustBundle::from_jwks(td(), bad),
-            Err(BundleError::Json { .. })
-        ));
+        assert!(matches!(TrustBundle::from_jwks(td(), bad), Err(BundleError::Json { .. })));
     }
 }
 
@@ -141,13 +129,7 @@ fn other_shapes_are_refused() {
 fn x5c_has_exactly_one_certificate() {
     let document = document(&authority().bundle());
     let x5c = document["keys"][0]["x5c"][0].clone();
-    for bad in [
-        Value::Null,
-        json!([]),
-        json!([x5c, x5c]),
-        json!(x5c),
-        json!([1]),
-    ] {
+    for bad in [Value::Null, json!([]), json!([x5c, x5c]), json!(x5c), json!([1])] {
         let mut document = document.clone();
         document["keys"][0]["x5c"] = bad;
         assert_eq!(read(&document), Err(BundleError::X5c { index: 1 }));
@@ -184,10 +166,7 @@ fn a_cut_off_pem_file_is_no_smaller_bundle() {
 
 #[test]
 fn authorities_are_ordered_and_none_is_there_twice() {
-    let (a, b) = (
-        authority().certificate().clone(),
-        authority().certificate().clone(),
-    );
+    let (a, b) = (authority().certificate().clone(), authority().certificate().clone());
     let bundle = TrustBundle::new(td(), vec![a.clone(), b.clone(), a.clone()]).unwrap();
     assert_eq!(bundle.x509_authorities(), [a.clone(), b.clone()]);
     let swapped = TrustBundle::new(td(), vec![b.clone(), a.clone()]).unwrap();
@@ -201,15 +180,9 @@ fn merging_adds_what_is_missing_but_never_another_trust_domain() {
     let one = authority().bundle().with_sequence(Some(3));
     let two = authority().bundle().with_sequence(Some(2));
     let both = one.merged(&two).merged(&two);
-    assert_eq!(
-        both.x509_authorities(),
-        [one.x509_authorities(), two.x509_authorities()].concat()
-    );
+    assert_eq!(both.x509_authorities(), [one.x509_authorities(), two.x509_authorities()].concat());
     assert_eq!(both.sequence(), Some(3));
-    let foreign = TrustBundle::new(
-        "other.org".parse().unwrap(),
-        two.x509_authorities().to_vec(),
-    )
-    .unwrap();
+    let foreign =
+        TrustBundle::new("other.org".parse().unwrap(), two.x509_authorities().to_vec()).unwrap();
     assert_eq!(one.merged(&foreign), one);
 }

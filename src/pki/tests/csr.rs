@@ -9,9 +9,7 @@ fn parsed(change: impl FnOnce(&mut CertificateParams)) -> Result<Csr, CsrError> 
     params.distinguished_name = DistinguishedName::new();
     params.subject_alt_names = vec![uri(id().as_str())];
     change(&mut params);
-    let made = params
-        .serialize_request(&KeyPair::generate().unwrap())
-        .unwrap();
+    let made = params.serialize_request(&KeyPair::generate().unwrap()).unwrap();
     Csr::parse(made.der())
 }
 
@@ -47,10 +45,7 @@ fn anything_more_is_refused() {
         parsed(|params| params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained)),
         Err(CsrError::Extensions)
     );
-    assert_eq!(
-        parsed(|params| params.subject_alt_names.clear()),
-        Err(CsrError::Attributes)
-    );
+    assert_eq!(parsed(|params| params.subject_alt_names.clear()), Err(CsrError::Attributes));
     assert_eq!(
         parsed(|params| params.subject_alt_names.push(uri("spiffe://example.org/b"))),
         Err(CsrError::Names)
@@ -71,10 +66,8 @@ fn another_attribute_is_refused() {
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
     params.subject_alt_names = vec![uri(id().as_str())];
-    let challenge = Attribute {
-        oid: &[1, 2, 840, 113_549, 1, 9, 7],
-        values: vec![0x31, 3, 0x0c, 1, b'x'],
-    };
+    let challenge =
+        Attribute { oid: &[1, 2, 840, 113_549, 1, 9, 7], values: vec![0x31, 3, 0x0c, 1, b'x'] };
     let made = params
         .serialize_request_with_attributes(&KeyPair::generate().unwrap(), vec![challenge])
         .unwrap();

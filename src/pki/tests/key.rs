@@ -8,10 +8,7 @@ fn names_round_trip() {
         assert_eq!(algorithm.to_string().parse(), Ok(algorithm));
         let json = serde_json::to_string(&algorithm).unwrap();
         assert_eq!(json, format!("\"{algorithm}\""));
-        assert_eq!(
-            serde_json::from_str::<KeyAlgorithm>(&json).unwrap(),
-            algorithm
-        );
+        assert_eq!(serde_json::from_str::<KeyAlgorithm>(&json).unwrap(), algorithm);
     }
     assert_eq!(KeyAlgorithm::default().to_string(), "ecdsa-p256");
     for bad in ["", "ECDSA-P256", "rsa", "rsa-1024", "ecdsa_p256"] {
@@ -33,10 +30,7 @@ fn every_algorithm_round_trips_through_pem_and_der() {
         }
         // rcgen, through its own reader, agrees on the public key.
         let other = rcgen::KeyPair::from_pem(&key.to_pem()).unwrap();
-        assert_eq!(
-            rcgen::PublicKeyData::subject_public_key_info(&other),
-            key.spki_der()
-        );
+        assert_eq!(rcgen::PublicKeyData::subject_public_key_info(&other), key.spki_der());
     }
 }
 
@@ -59,10 +53,7 @@ fn unusable_keys_say_why() {
     ] {
         assert_eq!(read(&pem.replace(from, to)), error);
     }
-    assert_eq!(
-        PrivateKey::from_pkcs8_der(b"junk").unwrap_err(),
-        PkiError::UnusableKey
-    );
+    assert_eq!(PrivateKey::from_pkcs8_der(b"junk").unwrap_err(), PkiError::UnusableKey);
     let pkcs8 = key().pkcs8_der().to_vec();
     for end in 0..pkcs8.len() {
         assert!(PrivateKey::from_pkcs8_der(&pkcs8[..end]).is_err());
@@ -73,8 +64,5 @@ fn unusable_keys_say_why() {
 fn a_certificate_beside_the_key_is_ignored() {
     let key = key();
     let combined = format!("{}{}", *key.to_pem(), authority().certificate_pem());
-    assert_eq!(
-        PrivateKey::from_pem(&combined).unwrap().spki_der(),
-        key.spki_der()
-    );
+    assert_eq!(PrivateKey::from_pem(&combined).unwrap().spki_der(), key.spki_der());
 }

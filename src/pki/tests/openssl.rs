@@ -85,16 +85,10 @@ fn openssl_verifies_and_shows_our_svids_of_every_algorithm() {
             assert!(shown.contains(line), "{line:?} is not in\n{shown}");
         }
         let serial = openssl(path, "x509 -in svid.pem -noout -serial");
-        assert_eq!(
-            serial.trim().to_ascii_lowercase(),
-            format!("serial={}", svid.serial_hex())
-        );
+        assert_eq!(serial.trim().to_ascii_lowercase(), format!("serial={}", svid.serial_hex()));
         let fingerprint = openssl(path, "x509 -in svid.pem -noout -fingerprint -sha256");
         let digits = fingerprint.rsplit('=').next().unwrap().trim();
-        assert_eq!(
-            digits.replace(':', "").to_ascii_lowercase(),
-            svid.leaf().sha256()
-        );
+        assert_eq!(digits.replace(':', "").to_ascii_lowercase(), svid.leaf().sha256());
     }
 }
 
@@ -103,31 +97,13 @@ fn openssl_keys_of_every_form_are_read() {
     let directory = directory(&[]);
     let path = directory.path();
     for (arguments, algorithm) in [
-        (
-            "ecparam -name prime256v1 -genkey -out k",
-            KeyAlgorithm::EcdsaP256,
-        ),
-        (
-            "ecparam -name prime256v1 -genkey -noout -out k",
-            KeyAlgorithm::EcdsaP256,
-        ),
-        (
-            "ecparam -name secp384r1 -genkey -noout -out k",
-            KeyAlgorithm::EcdsaP384,
-        ),
-        (
-            "genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out k",
-            KeyAlgorithm::EcdsaP256,
-        ),
-        (
-            "genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-384 -out k",
-            KeyAlgorithm::EcdsaP384,
-        ),
+        ("ecparam -name prime256v1 -genkey -out k", KeyAlgorithm::EcdsaP256),
+        ("ecparam -name prime256v1 -genkey -noout -out k", KeyAlgorithm::EcdsaP256),
+        ("ecparam -name secp384r1 -genkey -noout -out k", KeyAlgorithm::EcdsaP384),
+        ("genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out k", KeyAlgorithm::EcdsaP256),
+        ("genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-384 -out k", KeyAlgorithm::EcdsaP384),
         ("genpkey -algorithm ED25519 -out k", KeyAlgorithm::Ed25519),
-        (
-            "genpkey -algorithm RSA -pkeyopt rsa_keygen_bits:2048 -out k",
-            KeyAlgorithm::Rsa2048,
-        ),
+        ("genpkey -algorithm RSA -pkeyopt rsa_keygen_bits:2048 -out k", KeyAlgorithm::Rsa2048),
         ("genrsa -traditional -out k 2048", KeyAlgorithm::Rsa2048),
     ] {
         openssl(path, arguments);
@@ -136,34 +112,18 @@ fn openssl_keys_of_every_form_are_read() {
         assert_eq!(key.algorithm(), algorithm, "{arguments}");
         // openssl reads what we write, and finds the same key.
         std::fs::write(path.join("ours"), key.to_pem().as_bytes()).unwrap();
-        assert_eq!(
-            openssl(path, "pkey -in k -pubout"),
-            openssl(path, "pkey -in ours -pubout")
-        );
+        assert_eq!(openssl(path, "pkey -in k -pubout"), openssl(path, "pkey -in ours -pubout"));
     }
     for (arguments, error) in [
         ("genrsa -out k 3072", PkiError::UnusableKey),
-        (
-            "ecparam -name secp521r1 -genkey -noout -out k",
-            PkiError::UnusableKey,
-        ),
+        ("ecparam -name secp521r1 -genkey -noout -out k", PkiError::UnusableKey),
         ("genpkey -algorithm ED448 -out k", PkiError::UnusableKey),
-        (
-            "genpkey -algorithm ED25519 -aes128 -pass pass:x -out k",
-            PkiError::EncryptedKey,
-        ),
-        (
-            "genrsa -traditional -aes128 -passout pass:x -out k 2048",
-            PkiError::EncryptedKey,
-        ),
+        ("genpkey -algorithm ED25519 -aes128 -pass pass:x -out k", PkiError::EncryptedKey),
+        ("genrsa -traditional -aes128 -passout pass:x -out k 2048", PkiError::EncryptedKey),
     ] {
         openssl(path, arguments);
         let text = std::fs::read_to_string(path.join("k")).unwrap();
-        assert_eq!(
-            PrivateKey::from_pem(&text).unwrap_err(),
-            error,
-            "{arguments}"
-        );
+        assert_eq!(PrivateKey::from_pem(&text).unwrap_err(), error, "{arguments}");
     }
 }
 
@@ -194,22 +154,14 @@ fn a_ca_of_openssl_with_an_awkward_name_signs_what_openssl_verifies() {
     let now = crate::clock::Clock::now(&clock);
     let root = Authority::from_pem(&td(), &read("root.pem"), &read("root.key"), None, now).unwrap();
     let root_pem = read("root.pem");
-    let middle = Authority::from_pem(
-        &td(),
-        &read("mid.pem"),
-        &read("mid.key"),
-        Some(&root_pem),
-        now,
-    )
-    .unwrap();
+    let middle =
+        Authority::from_pem(&td(), &read("mid.pem"), &read("mid.key"), Some(&root_pem), now)
+            .unwrap();
     for authority in [root, middle] {
         let key = key();
         let csr = Csr::create(&key, &id()).unwrap();
         let svid = authority.issue(&csr, &id(), HOUR, now).unwrap();
-        assert_eq!(
-            svid.verify(&id(), key.spki_der(), &authority.bundle(), now),
-            Ok(())
-        );
+        assert_eq!(svid.verify(&id(), key.spki_der(), &authority.bundle(), now), Ok(()));
         std::fs::write(path.join("svid.pem"), svid.chain_pem()).unwrap();
         openssl(path, "verify -CAfile root.pem -untrusted svid.pem svid.pem");
     }
@@ -226,10 +178,7 @@ fn roots_of_openssl_enter_a_bundle() {
         ("rsa:3072", "rsa-3072"),
         ("ed25519", "ed25519"),
     ] {
-        openssl(
-            path,
-            &format!("req -x509 -newkey {key} -nodes -keyout k -out root.pem -config c"),
-        );
+        openssl(path, &format!("req -x509 -newkey {key} -nodes -keyout k -out root.pem -config c"));
         let text = std::fs::read_to_string(path.join("root.pem")).unwrap();
         let bundle = TrustBundle::from_pem(td(), &text).unwrap();
         let root = &bundle.x509_authorities()[0];
@@ -239,13 +188,7 @@ fn roots_of_openssl_enter_a_bundle() {
         let back = TrustBundle::from_jwks(td(), bundle.to_jwks().as_bytes()).unwrap();
         assert_eq!(back, bundle);
     }
-    openssl(
-        path,
-        "req -x509 -newkey ed448 -nodes -keyout k -out root.pem -config c",
-    );
+    openssl(path, "req -x509 -newkey ed448 -nodes -keyout k -out root.pem -config c");
     let text = std::fs::read_to_string(path.join("root.pem")).unwrap();
-    assert!(matches!(
-        TrustBundle::from_pem(td(), &text),
-        Err(BundleError::Key { index: 1, .. })
-    ));
+    assert!(matches!(TrustBundle::from_pem(td(), &text), Err(BundleError::Key { index: 1, .. })));
 }

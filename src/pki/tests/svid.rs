@@ -40,9 +40,7 @@ fn must_05_exactly_one_uri_san_and_other_kinds_may_join_it() {
         Err(SvidError::Id(_))
     ));
     let svid = broken(|params| {
-        params
-            .subject_alt_names
-            .push(SanType::DnsName("web.shop.svc".try_into().unwrap()));
+        params.subject_alt_names.push(SanType::DnsName("web.shop.svc".try_into().unwrap()));
     })
     .unwrap();
     assert_eq!(svid.leaf().dns_sans(), ["web.shop.svc"]);
@@ -60,9 +58,7 @@ fn must_06_leaf_has_a_path_and_a_critical_san_if_the_subject_is_empty() {
         // The value of the OCTET STRING: after the OID (5 bytes) and two headers.
         let value = san[2 + 5 + 2..].to_vec();
         params.subject_alt_names.clear();
-        params
-            .custom_extensions
-            .push(CustomExtension::from_oid_content(&[2, 5, 29, 17], value));
+        params.custom_extensions.push(CustomExtension::from_oid_content(&[2, 5, 29, 17], value));
     });
     assert_eq!(uncritical, Err(SvidError::SanNotCritical));
 
@@ -85,19 +81,13 @@ fn must_08_leaf_is_no_ca() {
 
 #[test]
 fn must_09_key_usage_is_present_critical_and_right() {
-    assert_eq!(
-        broken(|params| params.key_usages.clear()),
-        Err(SvidError::NoKeyUsage)
-    );
+    assert_eq!(broken(|params| params.key_usages.clear()), Err(SvidError::NoKeyUsage));
     assert_eq!(
         broken(|params| {
             params.key_usages.clear();
             params
                 .custom_extensions
-                .push(CustomExtension::from_oid_content(
-                    &[2, 5, 29, 15],
-                    vec![3, 2, 7, 0x80],
-                ));
+                .push(CustomExtension::from_oid_content(&[2, 5, 29, 15], vec![3, 2, 7, 0x80]));
         }),
         Err(SvidError::KeyUsageNotCritical)
     );
@@ -106,20 +96,14 @@ fn must_09_key_usage_is_present_critical_and_right() {
         Err(SvidError::NoDigitalSignature)
     );
     for usage in [KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign] {
-        assert_eq!(
-            broken(|params| params.key_usages.push(usage)),
-            Err(SvidError::SigningUsage)
-        );
+        assert_eq!(broken(|params| params.key_usages.push(usage)), Err(SvidError::SigningUsage));
     }
 
     let authority = authority();
     let ours = issue(&authority, &key());
     assert_eq!(ours.leaf().key_usages(), ["digitalSignature"]);
     assert!(ours.leaf().key_usage().unwrap().critical);
-    assert_eq!(
-        authority.certificate().key_usages(),
-        ["keyCertSign", "cRLSign"]
-    );
+    assert_eq!(authority.certificate().key_usages(), ["keyCertSign", "cRLSign"]);
     assert!(authority.certificate().key_usage().unwrap().critical);
 }
 
@@ -160,15 +144,10 @@ fn intermediates_must_be_cas_without_a_path() {
     let (authority, key) = (authority(), key());
     let svid = issue(&authority, &key);
     let twice = vec![svid.leaf().clone(), svid.leaf().clone()];
-    assert_eq!(
-        X509Svid::from_chain(twice),
-        Err(SvidError::IntermediateNotCa { index: 1 })
-    );
+    assert_eq!(X509Svid::from_chain(twice), Err(SvidError::IntermediateNotCa { index: 1 }));
     let mut params = ca_params("with a path");
     params.subject_alt_names = vec![uri("spiffe://example.org/a")];
-    let made = params
-        .signed_by(&KeyPair::generate().unwrap(), &issuer(&authority))
-        .unwrap();
+    let made = params.signed_by(&KeyPair::generate().unwrap(), &issuer(&authority)).unwrap();
     assert_eq!(
         X509Svid::from_chain(vec![svid.leaf().clone(), certificate(&made)]),
         Err(SvidError::IntermediateHasPath { index: 1 })
@@ -184,19 +163,10 @@ fn a_good_svid_verifies_from_its_first_to_its_last_second() {
     assert_eq!(verify(now()), Ok(()));
     assert_eq!(verify(svid.not_before()), Ok(()));
     assert_eq!(verify(svid.not_after() + fraction), Ok(()));
-    assert_eq!(
-        verify(svid.not_before() - Duration::from_millis(1)),
-        Err(SvidError::NotYetValid)
-    );
-    assert_eq!(
-        verify(svid.not_after() + Duration::from_secs(1)),
-        Err(SvidError::Expired)
-    );
+    assert_eq!(verify(svid.not_before() - Duration::from_millis(1)), Err(SvidError::NotYetValid));
+    assert_eq!(verify(svid.not_after() + Duration::from_secs(1)), Err(SvidError::Expired));
     assert_eq!(verify(SystemTime::UNIX_EPOCH), Err(SvidError::NotYetValid));
-    assert_eq!(
-        verify(SystemTime::UNIX_EPOCH - DAY),
-        Err(SvidError::NotYetValid)
-    );
+    assert_eq!(verify(SystemTime::UNIX_EPOCH - DAY), Err(SvidError::NotYetValid));
 }
 
 #[test]
@@ -216,10 +186,7 @@ fn another_id_is_refused() {
     let expected: SpiffeId = "spiffe://example.org/ns/shop/sa/other".parse().unwrap();
     assert_eq!(
         svid.verify(&expected, key.spki_der(), &authority.bundle(), now()),
-        Err(SvidError::WrongId {
-            expected,
-            found: id()
-        })
+        Err(SvidError::WrongId { expected, found: id() })
     );
 }
 
@@ -231,10 +198,7 @@ fn another_trust_domains_bundle_is_refused() {
     let bundle = TrustBundle::new(other.clone(), authority.roots().to_vec()).unwrap();
     assert_eq!(
         svid.verify(&id(), key.spki_der(), &bundle, now()),
-        Err(SvidError::WrongBundle {
-            id: id(),
-            bundle: other
-        })
+        Err(SvidError::WrongBundle { id: id(), bundle: other })
     );
 }
 
@@ -253,10 +217,7 @@ fn a_root_of_the_same_name_but_another_key_is_refused() {
     let key = KeyPair::generate().unwrap();
     let root = |key: &KeyPair| certificate(&ca_params("twin").self_signed(key).unwrap());
     let made = leaf_params()
-        .signed_by(
-            &key,
-            &Issuer::new(ca_params("twin"), KeyPair::generate().unwrap()),
-        )
+        .signed_by(&key, &Issuer::new(ca_params("twin"), KeyPair::generate().unwrap()))
         .unwrap();
     let svid = X509Svid::from_chain(vec![certificate(&made)]).unwrap();
     let bundle = TrustBundle::new(td(), vec![root(&key)]).unwrap();
@@ -275,10 +236,7 @@ fn an_expired_root_in_the_bundle_is_no_anchor() {
     params.not_after = (now() - DAY).into();
     let root = certificate(&params.self_signed(&ca_key).unwrap());
     let made = leaf_params()
-        .signed_by(
-            &KeyPair::from_pem(&key.to_pem()).unwrap(),
-            &Issuer::new(params, ca_key),
-        )
+        .signed_by(&KeyPair::from_pem(&key.to_pem()).unwrap(), &Issuer::new(params, ca_key))
         .unwrap();
     let svid = X509Svid::from_chain(vec![certificate(&made)]).unwrap();
     let bundle = TrustBundle::new(td(), vec![root]).unwrap();
@@ -376,10 +334,7 @@ fn a_changed_certificate_is_refused() {
 fn pem_round_trips() {
     let svid = issue(&authority(), &key());
     assert_eq!(X509Svid::from_pem(&svid.chain_pem()).unwrap(), svid);
-    assert!(matches!(
-        X509Svid::from_pem("nothing"),
-        Err(SvidError::Pki(PkiError::NoCertificate))
-    ));
+    assert!(matches!(X509Svid::from_pem("nothing"), Err(SvidError::Pki(PkiError::NoCertificate))));
 }
 
 #[test]
@@ -405,12 +360,7 @@ fn all_of_it_can_be_shared_between_threads() {
 #[test]
 fn monstrous_certificates_are_refused() {
     let mut params = leaf_params();
-    params
-        .custom_extensions
-        .push(CustomExtension::from_oid_content(
-            &[1, 2, 3],
-            vec![0; 70_000],
-        ));
+    params.custom_extensions.push(CustomExtension::from_oid_content(&[1, 2, 3], vec![0; 70_000]));
     let made = params.self_signed(&KeyPair::generate().unwrap()).unwrap();
     assert!(Certificate::from_der(made.der()).is_err());
 }

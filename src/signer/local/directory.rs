@@ -122,26 +122,16 @@ impl CaDirectory {
             (Some(certificate), Some(key)) => Ok(CaFiles {
                 certificate: String::clone(&certificate),
                 key,
-                roots: self
-                    .read_one(ROOTS, false)?
-                    .map(|roots| String::clone(&roots)),
+                roots: self.read_one(ROOTS, false)?.map(|roots| String::clone(&roots)),
             }),
         }
     }
 
     /// Makes a CA of the files.
     pub(super) fn load(&self, files: &CaFiles, now: SystemTime) -> Result<Authority, CaError> {
-        let CaFiles {
-            certificate,
-            key,
-            roots,
-        } = files;
-        Authority::from_pem(&self.trust_domain, certificate, key, roots.as_deref(), now).map_err(
-            |source| CaError::Unusable {
-                path: self.path.clone(),
-                source,
-            },
-        )
+        let CaFiles { certificate, key, roots } = files;
+        Authority::from_pem(&self.trust_domain, certificate, key, roots.as_deref(), now)
+            .map_err(|source| CaError::Unusable { path: self.path.clone(), source })
     }
 
     /// Makes a self-signed CA unless one is there. Of several processes that do so at once, one
@@ -160,10 +150,7 @@ impl CaDirectory {
             Err(CaError::Incomplete(path)) if path.ends_with(CERTIFICATE) => {}
             Err(error) => return Err(error),
         }
-        let failed = |source| CaError::Create {
-            path: self.path.clone(),
-            source,
-        };
+        let failed = |source| CaError::Create { path: self.path.clone(), source };
         self.sweep().map_err(|source| self.io("tidy", source))?;
         let key = match self.read_one(KEY, true)? {
             Some(pem) => PrivateKey::from_pem(&pem).map_err(AuthorityError::Key),
@@ -184,11 +171,7 @@ impl CaDirectory {
     fn sweep(&self) -> io::Result<()> {
         for entry in fs::read_dir(&self.path)? {
             let entry = entry?;
-            if entry
-                .file_name()
-                .as_encoded_bytes()
-                .starts_with(NEW.as_bytes())
-            {
+            if entry.file_name().as_encoded_bytes().starts_with(NEW.as_bytes()) {
                 fs::remove_file(entry.path())?;
             }
         }
@@ -197,11 +180,7 @@ impl CaDirectory {
 
     fn read_one(&self, name: &str, private: bool) -> Result<Option<Zeroizing<String>>, CaError> {
         let path = self.path.join(name);
-        let io = |source| CaError::Io {
-            doing: "read",
-            path: path.clone(),
-            source,
-        };
+        let io = |source| CaError::Io { doing: "read", path: path.clone(), source };
         // A FIFO would block the open for ever.
         match fs::metadata(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -249,11 +228,7 @@ impl CaDirectory {
     }
 
     fn io(&self, doing: &'static str, source: io::Error) -> CaError {
-        CaError::Io {
-            doing,
-            path: self.path.clone(),
-            source,
-        }
+        CaError::Io { doing, path: self.path.clone(), source }
     }
 
     pub(super) fn path(&self) -> &Path {

@@ -76,12 +76,7 @@ impl LocalSigner {
         clock: Arc<dyn Clock>,
     ) -> Result<Self, CaError> {
         let now = clock.now();
-        let LocalConfig {
-            directory,
-            create,
-            trust_domain,
-            propagation,
-        } = config;
+        let LocalConfig { directory, create, trust_domain, propagation } = config;
         let directory = CaDirectory::new(directory, trust_domain.clone());
         if create {
             directory.create_if_missing(now)?;
@@ -94,29 +89,14 @@ impl LocalSigner {
             "CA opened"
         );
         let rollover = Rollover::new(authority, recovered.roots, propagation, now);
-        let bundle = bundle(
-            &trust_domain,
-            rollover.roots(),
-            recovered.bundle.as_ref(),
-            now,
-        )
-        .map_err(|error| CaError::Unusable {
-            path: directory.path().to_owned(),
-            source: error.into(),
-        })?;
+        let bundle = bundle(&trust_domain, rollover.roots(), recovered.bundle.as_ref(), now)
+            .map_err(|error| CaError::Unusable {
+                path: directory.path().to_owned(),
+                source: error.into(),
+            })?;
         let bundles = Arc::new(BundleStore::new(TrustBundles::own(bundle)));
-        let state = State {
-            rollover,
-            files,
-            broken: None,
-            reload_failures: 0,
-        };
-        Ok(Self {
-            directory,
-            clock,
-            bundles,
-            state: Mutex::new(state),
-        })
+        let state = State { rollover, files, broken: None, reload_failures: 0 };
+        Ok(Self { directory, clock, bundles, state: Mutex::new(state) })
     }
 
     /// The bundles it publishes to.
@@ -206,9 +186,7 @@ fn bundle(
         None => seconds,
     };
     let bundle = TrustBundle::new(domain.clone(), roots)?;
-    Ok(bundle
-        .with_sequence(Some(sequence))
-        .with_refresh_hint(Some(REFRESH_HINT)))
+    Ok(bundle.with_sequence(Some(sequence)).with_refresh_hint(Some(REFRESH_HINT)))
 }
 
 #[async_trait]
@@ -220,11 +198,9 @@ impl Signer for LocalSigner {
             state.rollover.note_signature(now + request.ttl);
             state.rollover.active().clone()
         };
-        authority
-            .issue(&request.csr, &request.id, request.ttl, now)
-            .map_err(|error| {
-                SignError::new(error.class(), format!("the local CA did not sign: {error}"))
-            })
+        authority.issue(&request.csr, &request.id, request.ttl, now).map_err(|error| {
+            SignError::new(error.class(), format!("the local CA did not sign: {error}"))
+        })
     }
 
     fn status(&self) -> SignerStatus {
@@ -235,9 +211,6 @@ impl Signer for LocalSigner {
             let text = "the local CA has expired: put a new tls.crt and tls.key in its directory";
             Err(SignError::new(Class::NotReady, text))
         };
-        SignerStatus {
-            ready,
-            ca_not_after: Some(not_after),
-        }
+        SignerStatus { ready, ca_not_after: Some(not_after) }
     }
 }

@@ -113,10 +113,7 @@ impl Rollover {
             self.activate(authority);
             return Offer::Activated;
         }
-        self.next = Some(Next {
-            authority,
-            published: now,
-        });
+        self.next = Some(Next { authority, published: now });
         Offer::Published
     }
 
@@ -163,9 +160,7 @@ impl Rollover {
     fn forget_ended(&mut self, now: SystemTime) {
         let ends = &self.signed_until;
         self.retired.retain(|root| {
-            let used = ends
-                .get(&root.sha256())
-                .is_some_and(|end| *end + SKEW > now);
+            let used = ends.get(&root.sha256()).is_some_and(|end| *end + SKEW > now);
             used && root.not_after() > now
         });
     }
@@ -210,26 +205,15 @@ mod tests {
 
         assert_eq!(rollover.offer(again(&new), after(10)), Offer::Published);
         assert_eq!(rollover.roots(), [old_root.clone(), new_root.clone()]);
-        assert_eq!(
-            rollover.offer(again(&new), after(20)),
-            Offer::Known,
-            "the same files again"
-        );
+        assert_eq!(rollover.offer(again(&new), after(20)), Offer::Known, "the same files again");
         assert!(!rollover.advance(after(309)));
-        assert_eq!(
-            rollover.active().certificate(),
-            &old_root,
-            "published for too short a time"
-        );
+        assert_eq!(rollover.active().certificate(), &old_root, "published for too short a time");
 
         assert!(rollover.advance(after(310)));
         assert_eq!(rollover.active().certificate(), &new_root);
         assert_eq!(rollover.roots(), [new_root.clone(), old_root]);
 
-        assert!(
-            !rollover.advance(after(3_659)),
-            "something under the old root still lives"
-        );
+        assert!(!rollover.advance(after(3_659)), "something under the old root still lives");
         assert!(rollover.advance(after(3_660)));
         assert_eq!(rollover.roots(), [new_root]);
     }
@@ -282,10 +266,7 @@ mod tests {
     fn roots_found_in_live_volumes_stay_until_their_last_svid_ends() {
         let (active, old) = (authority(DAY), authority(DAY));
         let (active_root, old_root) = (active.roots()[0].clone(), old.roots()[0].clone());
-        let found = |until| LiveRoot {
-            certificate: old_root.clone(),
-            until,
-        };
+        let found = |until| LiveRoot { certificate: old_root.clone(), until };
         let live = vec![found(after(100)), found(after(200)), found(after(150))];
         let mut rollover = Rollover::new(Arc::new(active), live, PROPAGATION, start());
         assert_eq!(rollover.roots(), [active_root.clone(), old_root.clone()]);

@@ -41,20 +41,11 @@ fn domain() -> TrustDomain {
 
 fn config(directory: &Path, create: bool) -> LocalConfig {
     let propagation = Duration::from_secs(PROPAGATION);
-    LocalConfig {
-        directory: directory.to_owned(),
-        create,
-        trust_domain: domain(),
-        propagation,
-    }
+    LocalConfig { directory: directory.to_owned(), create, trust_domain: domain(), propagation }
 }
 
 fn open(directory: &Path, create: bool, clock: &Arc<TestClock>) -> Result<LocalSigner, CaError> {
-    LocalSigner::open(
-        config(directory, create),
-        RecoveredTrust::default(),
-        clock.clone(),
-    )
+    LocalSigner::open(config(directory, create), RecoveredTrust::default(), clock.clone())
 }
 
 fn new_ca(clock: &TestClock) -> Authority {
@@ -84,16 +75,7 @@ fn request() -> (SignRequest, PrivateKey) {
         service_account: "cart".to_owned(),
     };
     let (volume, ttl) = ("csi-1".parse().unwrap(), Duration::from_secs(TTL));
-    (
-        SignRequest {
-            volume,
-            pod,
-            id,
-            ttl,
-            csr,
-        },
-        key,
-    )
+    (SignRequest { volume, pod, id, ttl, csr }, key)
 }
 
 /// Signs, and checks the answer against the bundle published at that moment.
@@ -101,8 +83,7 @@ async fn signed_by(signer: &LocalSigner, clock: &TestClock) -> Certificate {
     let (request, key) = request();
     let svid = signer.sign(&request).await.unwrap();
     let bundle = signer.bundles().current();
-    svid.verify(&request.id, key.spki_der(), &bundle.own, clock.now())
-        .unwrap();
+    svid.verify(&request.id, key.spki_der(), &bundle.own, clock.now()).unwrap();
     signer.lock().rollover.active().roots()[0].clone()
 }
 
@@ -127,11 +108,7 @@ fn a_ca_is_made_on_request_only_and_found_again() {
     assert_eq!(mode(&directory), 0o700);
     assert_eq!(mode(&directory.join("tls.key")), 0o600);
     let certificate = roots(&first).remove(0);
-    assert_eq!(
-        certificate.uri_sans(),
-        ["spiffe://example.org"],
-        "an SVID without a path"
-    );
+    assert_eq!(certificate.uri_sans(), ["spiffe://example.org"], "an SVID without a path");
     let again = open(&directory, true, &clock).unwrap();
     assert_eq!(roots(&again), std::slice::from_ref(&certificate));
     let fixed = open(&directory, false, &clock).unwrap();
@@ -149,10 +126,7 @@ fn of_many_that_start_at_once_one_makes_the_ca() {
             roots(&signer).remove(0)
         };
         let threads: Vec<_> = (0..8).map(|_| scope.spawn(start)).collect();
-        threads
-            .into_iter()
-            .map(|thread| thread.join().unwrap())
-            .collect()
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
     });
     assert!(all.iter().all(|certificate| *certificate == all[0]));
 }
@@ -188,10 +162,7 @@ fn files_that_cannot_serve_are_refused_with_what_to_do() {
 
     put_key(dir, &other.key_pem());
     chown(&key, Some(0), None).unwrap();
-    assert!(
-        refusal(dir, &clock).contains("key"),
-        "a key of another certificate"
-    );
+    assert!(refusal(dir, &clock).contains("key"), "a key of another certificate");
     put_key(dir, "-----BEGIN GARBAGE-----");
     refusal(dir, &clock);
     put_key(dir, "\u{fffd}\0\0");
@@ -206,10 +177,7 @@ fn files_that_cannot_serve_are_refused_with_what_to_do() {
     fs::remove_file(&key).unwrap();
     let message = refusal(dir, &clock);
     assert!(message.contains("tls.key is missing"), "{message}");
-    assert!(
-        open(dir, true, &clock).is_err(),
-        "a certificate without its key is never replaced"
-    );
+    assert!(open(dir, true, &clock).is_err(), "a certificate without its key is never replaced");
 
     put(dir, &good);
     fs::write(dir.join("ca.crt"), other.certificate_pem()).unwrap();
@@ -280,10 +248,7 @@ async fn a_changed_ca_is_in_the_bundle_before_it_signs_and_the_old_one_stays_whi
 
     put(root.path(), &new);
     signer.poll();
-    assert_eq!(
-        roots(&signer),
-        [old.roots()[0].clone(), new.roots()[0].clone()]
-    );
+    assert_eq!(roots(&signer), [old.roots()[0].clone(), new.roots()[0].clone()]);
     let second = signer.bundles().current().own.sequence().unwrap();
     assert!(second > first, "the sequence grows with the content");
     clock.forward(PROPAGATION - 1);
@@ -295,22 +260,14 @@ async fn a_changed_ca_is_in_the_bundle_before_it_signs_and_the_old_one_stays_whi
     assert_eq!(signed_by(&signer, &clock).await, new.roots()[0]);
     clock.forward(TTL);
     signer.poll();
-    assert_eq!(
-        roots(&signer).len(),
-        2,
-        "the last old SVID ended just now; clocks differ"
-    );
+    assert_eq!(roots(&signer).len(), 2, "the last old SVID ended just now; clocks differ");
     clock.forward(100);
     signer.poll();
     assert_eq!(roots(&signer), [new.roots()[0].clone()]);
     let last = signer.bundles().current().own.sequence().unwrap();
     assert!(last > second);
     signer.poll();
-    assert_eq!(
-        signer.bundles().current().own.sequence(),
-        Some(last),
-        "nothing changed"
-    );
+    assert_eq!(signer.bundles().current().own.sequence(), Some(last), "nothing changed");
 }
 
 /// Invariant 3, for the CA itself.
@@ -324,11 +281,7 @@ async fn garbage_in_the_directory_does_not_stop_the_ca_in_memory() {
     fs::write(root.path().join("tls.crt"), new.certificate_pem()).unwrap();
     signer.poll();
     signer.poll();
-    assert_eq!(
-        signer.reload_failures(),
-        1,
-        "a state is counted once, however long it lasts"
-    );
+    assert_eq!(signer.reload_failures(), 1, "a state is counted once, however long it lasts");
     fs::write(root.path().join("tls.crt"), "garbage").unwrap();
     signer.poll();
     fs::remove_file(root.path().join("tls.crt")).unwrap();
@@ -375,10 +328,7 @@ fn a_restart_without_a_change_keeps_the_sequence() {
     let ca = new_ca(&clock);
     put(root.path(), &ca);
     let bundle = TrustBundle::new(domain(), ca.roots().to_vec()).unwrap();
-    let recovered = RecoveredTrust {
-        roots: vec![],
-        bundle: Some(bundle.with_sequence(Some(7))),
-    };
+    let recovered = RecoveredTrust { roots: vec![], bundle: Some(bundle.with_sequence(Some(7))) };
     let signer = LocalSigner::open(config(root.path(), false), recovered, clock.clone()).unwrap();
     assert_eq!(signer.bundles().current().own.sequence(), Some(7));
 }

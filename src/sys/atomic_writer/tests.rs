@@ -15,12 +15,7 @@ use crate::{
     sys::{TmpfsOptions, volume_dir::tests::on_tmpfs},
 };
 
-const OPEN: Ownership = Ownership {
-    uid: None,
-    gid: None,
-    file_mode: 0o444,
-    dir_mode: 0o755,
-};
+const OPEN: Ownership = Ownership { uid: None, gid: None, file_mode: 0o444, dir_mode: 0o755 };
 
 type Tree = BTreeMap<String, Vec<u8>>;
 
@@ -34,9 +29,7 @@ fn set(files: &[(&str, &str)]) -> FileSet {
 
 fn tree_of(set: &FileSet) -> Tree {
     let files = set.files.iter();
-    files
-        .map(|(path, content)| (path.clone(), content.to_vec()))
-        .collect()
+    files.map(|(path, content)| (path.clone(), content.to_vec())).collect()
 }
 
 /// What a pod sees: all that the names not beginning with a dot lead to.
@@ -76,17 +69,14 @@ fn everything(root: &Path) -> Vec<String> {
 
 fn sets(root: &Path) -> Vec<u64> {
     let entries = fs::read_dir(root).unwrap();
-    let mut sets: Vec<u64> = entries
-        .filter_map(|entry| parse_set_name(&entry.unwrap().file_name()))
-        .collect();
+    let mut sets: Vec<u64> =
+        entries.filter_map(|entry| parse_set_name(&entry.unwrap().file_name())).collect();
     sets.sort_unstable();
     sets
 }
 
 fn write(volume: &VolumeDir, set: &FileSet) {
-    AtomicWriter::new(volume)
-        .write(set, &OPEN, SystemClock.now())
-        .unwrap();
+    AtomicWriter::new(volume).write(set, &OPEN, SystemClock.now()).unwrap();
 }
 
 /// So long after every change so far that no reader can still be at it.
@@ -97,9 +87,8 @@ fn later() -> SystemTime {
 #[test]
 fn each_change_of_payload_shows_exactly_the_new_set() {
     // The cases of kubelet's own test of its writer, each as a step from one payload to the next.
-    let many: Vec<(String, String)> = (0..150)
-        .map(|n| (format!("federated/td{n}.example.pem"), format!("{n}")))
-        .collect();
+    let many: Vec<(String, String)> =
+        (0..150).map(|n| (format!("federated/td{n}.example.pem"), format!("{n}"))).collect();
     let many: Vec<(&str, &str)> = many.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
     let steps: Vec<Vec<(&str, &str)>> = vec![
         vec![("foo", "foo"), ("bar", "bar")],
@@ -107,16 +96,8 @@ fn each_change_of_payload_shows_exactly_the_new_set() {
         vec![("foo", "new"), ("bar", "bar")],
         vec![("foo", "new"), ("bar", "bar"), ("added", "x")],
         vec![("foo", "new")],
-        vec![
-            ("foo/deep/er.txt", "was a file"),
-            ("foo/bar.txt", "y"),
-            (".hidden", "z"),
-        ],
-        vec![
-            ("foo/deep/er.txt", "changed"),
-            ("foo/zab/1/2/3.txt", "new"),
-            ("bar", ""),
-        ],
+        vec![("foo/deep/er.txt", "was a file"), ("foo/bar.txt", "y"), (".hidden", "z")],
+        vec![("foo/deep/er.txt", "changed"), ("foo/zab/1/2/3.txt", "new"), ("bar", "")],
         vec![("foo/deep/new.txt", "renamed")],
         vec![("foo", "was a directory")],
         many,
@@ -133,11 +114,7 @@ fn each_change_of_payload_shows_exactly_the_new_set() {
             let before = fs::read_link(root.join("..data")).ok();
             write(volume, &payload);
             assert_eq!(visible(root), tree_of(&payload), "step {index}");
-            assert_ne!(
-                fs::read_link(root.join("..data")).ok(),
-                before,
-                "swapped at step {index}"
-            );
+            assert_ne!(fs::read_link(root.join("..data")).ok(), before, "swapped at step {index}");
             let current = writer.current().unwrap().unwrap();
             assert_eq!(current.sequence(), index as u64 + 1);
             let paths: Vec<String> = tree_of(&payload).into_keys().collect();
@@ -182,16 +159,9 @@ fn any_sequence_of_payloads_shows_the_last() {
 #[test]
 fn ownership_and_modes_are_set_on_files_and_directories() {
     on_tmpfs(&TmpfsOptions::new("test"), |volume, root| {
-        let own = Ownership {
-            uid: Some(1234),
-            gid: Some(5678),
-            file_mode: 0o440,
-            dir_mode: 0o750,
-        };
+        let own = Ownership { uid: Some(1234), gid: Some(5678), file_mode: 0o440, dir_mode: 0o750 };
         let payload = set(&[("tls.key", "k"), ("federated/a.pem", "a")]);
-        AtomicWriter::new(volume)
-            .write(&payload, &own, SystemClock.now())
-            .unwrap();
+        AtomicWriter::new(volume).write(&payload, &own, SystemClock.now()).unwrap();
         for (path, mode) in [
             ("..data/", 0o750),
             ("tls.key", 0o440),
@@ -226,11 +196,7 @@ fn the_set_before_stays_and_an_older_one_for_ten_seconds() {
         at(now() + Duration::from_secs(3600));
         assert_eq!(sets(root), [6, 7], "the set before stays however old");
         at(now() - Duration::from_secs(3600));
-        assert_eq!(
-            sets(root),
-            [6, 7, 8],
-            "a clock that went back removes nothing early"
-        );
+        assert_eq!(sets(root), [6, 7, 8], "a clock that went back removes nothing early");
     });
 }
 
@@ -287,13 +253,7 @@ fn a_reader_never_sees_a_mixed_or_missing_set() {
             stop.store(true, Ordering::Release);
             assert_eq!(by_path.join().unwrap(), 10);
         });
-        assert_eq!(
-            CurrentSet::open(volume.as_fd())
-                .unwrap()
-                .unwrap()
-                .sequence(),
-            SWAPS + 1
-        );
+        assert_eq!(CurrentSet::open(volume.as_fd()).unwrap().unwrap().sequence(), SWAPS + 1);
     });
 }
 
@@ -302,10 +262,7 @@ fn a_full_tmpfs_fails_the_write_and_never_the_live_set() {
     // Invariants 2 and 3, with the room running out at every step of a write.
     let mut kinds = BTreeSet::new();
     for nr_inodes in 9..30 {
-        let options = TmpfsOptions {
-            nr_inodes,
-            ..TmpfsOptions::new("test")
-        };
+        let options = TmpfsOptions { nr_inodes, ..TmpfsOptions::new("test") };
         on_tmpfs(&options, |volume, root| {
             let writer = AtomicWriter::new(volume);
             let old = set(&[("tls.crt", "old"), ("tls.key", "old")]);
@@ -314,12 +271,8 @@ fn a_full_tmpfs_fails_the_write_and_never_the_live_set() {
                 return;
             }
             let before = everything(root);
-            let new = set(&[
-                ("tls.crt", "new"),
-                ("tls.key", "new"),
-                ("more", "1"),
-                ("dir/deep/x", "2"),
-            ]);
+            let new =
+                set(&[("tls.crt", "new"), ("tls.key", "new"), ("more", "1"), ("dir/deep/x", "2")]);
             match writer.write(&new, &OPEN, later()) {
                 Ok(()) => {
                     kinds.insert("fits");
@@ -336,10 +289,7 @@ fn a_full_tmpfs_fails_the_write_and_never_the_live_set() {
     }
     assert_eq!(kinds.len(), 2, "both outcomes were tried");
 
-    let options = TmpfsOptions {
-        size: 64 << 10,
-        ..TmpfsOptions::new("test")
-    };
+    let options = TmpfsOptions { size: 64 << 10, ..TmpfsOptions::new("test") };
     on_tmpfs(&options, |volume, root| {
         let old = set(&[("tls.key", "old")]);
         write(volume, &old);
@@ -347,9 +297,7 @@ fn a_full_tmpfs_fails_the_write_and_never_the_live_set() {
         for _ in 0..3 {
             let big = "x".repeat(50_000);
             let new = set(&[("tls.crt", &big), ("tls.key", &big)]);
-            let error = AtomicWriter::new(volume)
-                .write(&new, &OPEN, later())
-                .unwrap_err();
+            let error = AtomicWriter::new(volume).write(&new, &OPEN, later()).unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::StorageFull);
             assert_eq!(everything(root), before);
             assert_eq!(visible(root), tree_of(&old));
@@ -372,9 +320,7 @@ fn a_set_that_contradicts_itself_changes_nothing() {
             vec![("new", "1"), ("..data", "")],
             vec![("new", "1"), (".svid/record.json", "")],
         ] {
-            AtomicWriter::new(volume)
-                .write(&set(&bad), &OPEN, later())
-                .unwrap_err();
+            AtomicWriter::new(volume).write(&set(&bad), &OPEN, later()).unwrap_err();
             assert_eq!(everything(root), before, "{bad:?}");
         }
         assert!(!root.parent().unwrap().join("escape").exists());
@@ -428,10 +374,7 @@ fn leftovers_of_a_crash_are_swept_and_in_no_writers_way() {
                 assert_eq!(visible(root), tree_of(&next), "step {step}");
                 assert_eq!(sets(root).len(), 2);
                 assert!(!everything(root).iter().any(|name| name.contains("tmp")));
-                assert_eq!(
-                    volume.read_private("record.json", 9).unwrap().as_slice(),
-                    b"{}"
-                );
+                assert_eq!(volume.read_private("record.json", 9).unwrap().as_slice(), b"{}");
             });
         }
     }
@@ -479,19 +422,14 @@ fn what_is_not_ours_is_neither_followed_nor_lost() {
         // A symlink in the way of a new name is replaced, one that poses as a set is removed.
         write(volume, &set(&[("a", "2"), ("new", "2")]));
         assert_eq!(fs::read(root.join("new")).unwrap(), b"2");
-        assert_eq!(
-            fs::read_link(root.join("..data")).unwrap(),
-            Path::new("..10")
-        );
+        assert_eq!(fs::read_link(root.join("..data")).unwrap(), Path::new("..10"));
         assert!(root.join("foreign").exists() && root.join("spiffe.sock").exists());
         assert_eq!(sets(root), [1, 10]);
 
         // What is no link at all is not replaced, and the live set stays.
         let before = everything(root);
         let clash = set(&[("a", "3"), ("b", "3"), ("spiffe.sock", "3")]);
-        AtomicWriter::new(volume)
-            .write(&clash, &OPEN, later())
-            .unwrap_err();
+        AtomicWriter::new(volume).write(&clash, &OPEN, later()).unwrap_err();
         assert_eq!(everything(root), before);
 
         AtomicWriter::new(volume).clear().unwrap();

@@ -9,29 +9,15 @@ fn td(name: &str) -> TrustDomain {
 
 fn resolve(layout: Layout, attributes: &[(&str, &'static str)]) -> Result<FileNames, SpecError> {
     let attributes: BTreeMap<&str, &'static str> = attributes.iter().copied().collect();
-    FileNames::resolve(layout, &td("example.org"), |name| {
-        attributes.get(name).copied()
-    })
+    FileNames::resolve(layout, &td("example.org"), |name| attributes.get(name).copied())
 }
 
 #[test]
 fn each_layout_has_its_names() {
     for (layout, certificate, key, bundle, combined) in [
         ("tls", Some("tls.crt"), Some("tls.key"), "ca.crt", None),
-        (
-            "spiffe-helper",
-            Some("svid.pem"),
-            Some("svid_key.pem"),
-            "svid_bundle.pem",
-            None,
-        ),
-        (
-            "certs.d",
-            Some("client.cert"),
-            Some("client.key"),
-            "ca.crt",
-            None,
-        ),
+        ("spiffe-helper", Some("svid.pem"), Some("svid_key.pem"), "svid_bundle.pem", None),
+        ("certs.d", Some("client.cert"), Some("client.key"), "ca.crt", None),
         (
             "pod-certificate",
             None,
@@ -50,10 +36,7 @@ fn each_layout_has_its_names() {
     }
     for bad in ["", "TLS", "tls ", "certs"] {
         let error = bad.parse::<Layout>().unwrap_err().to_string();
-        assert!(
-            error.contains("tls, spiffe-helper, certs.d, pod-certificate"),
-            "{error}"
-        );
+        assert!(error.contains("tls, spiffe-helper, certs.d, pod-certificate"), "{error}");
     }
 }
 
@@ -82,11 +65,7 @@ fn attributes_override_names_one_by_one() {
     assert_eq!(names.combined.as_deref(), Some("tls.pem"));
     assert_eq!(names.key.as_deref(), Some("tls.key"));
     // Names may be exchanged.
-    resolve(
-        Layout::Tls,
-        &[("certificate-file", "tls.key"), ("key-file", "tls.crt")],
-    )
-    .unwrap();
+    resolve(Layout::Tls, &[("certificate-file", "tls.key"), ("key-file", "tls.crt")]).unwrap();
 }
 
 #[test]
@@ -109,12 +88,7 @@ fn a_clash_names_both_sides() {
         ),
     ] {
         let error = resolve(Layout::Tls, &attributes).unwrap_err();
-        let SpecError::NameClash {
-            first: a,
-            second: b,
-            ..
-        } = &error
-        else {
+        let SpecError::NameClash { first: a, second: b, .. } = &error else {
             panic!("{error}");
         };
         assert_eq!((a.as_str(), b.as_str()), (first, second));
@@ -141,17 +115,9 @@ fn file_names_are_one_plain_component() {
         "spiffe.sock",
         ".spiffe.sock.tmp",
     ] {
-        for key in [
-            "certificate-file",
-            "key-file",
-            "bundle-file",
-            "combined-file",
-        ] {
+        for key in ["certificate-file", "key-file", "bundle-file", "combined-file"] {
             let error = resolve(Layout::Tls, &[(key, bad)]).unwrap_err();
-            assert!(
-                matches!(error, SpecError::Invalid { name, .. } if name == key),
-                "{bad:?}"
-            );
+            assert!(matches!(error, SpecError::Invalid { name, .. } if name == key), "{bad:?}");
         }
     }
     for good in ["a", ".a", "a..b", "with space", "é.pem"] {
@@ -165,10 +131,7 @@ fn file_names_are_one_plain_component() {
 fn a_trust_domain_too_long_for_a_file_name_says_which_attribute_helps() {
     let long = td(&"a".repeat(250));
     let error = FileNames::resolve(Layout::PodCertificate, &long, |_| None).unwrap_err();
-    assert!(
-        error.to_string().contains("set csi.svid.dev/bundle-file"),
-        "{error}"
-    );
+    assert!(error.to_string().contains("set csi.svid.dev/bundle-file"), "{error}");
     let given = |name: &str| (name == "bundle-file").then_some("ca.crt");
     FileNames::resolve(Layout::PodCertificate, &long, given).unwrap();
 }
@@ -184,9 +147,7 @@ fn the_set_has_the_right_content_under_each_name() {
     let csr = Csr::create(&key, &id).unwrap();
     let svid = ca.issue(&csr, &id, Duration::from_secs(3600), now).unwrap();
     let (other, too_long) = (td("other.example"), td(&"b".repeat(252)));
-    let theirs = Authority::create(&other, KeyAlgorithm::EcdsaP256, year, now)
-        .unwrap()
-        .bundle();
+    let theirs = Authority::create(&other, KeyAlgorithm::EcdsaP256, year, now).unwrap().bundle();
     let federated = BTreeMap::from([(other, theirs.clone()), (too_long, theirs.clone())]);
 
     let names = resolve(Layout::Tls, &[("combined-file", "both.pem")]).unwrap();
@@ -198,21 +159,11 @@ fn the_set_has_the_right_content_under_each_name() {
     assert_eq!(text("ca.crt"), ca.bundle().to_pem());
     assert_eq!(text("bundle.json"), ca.bundle().to_jwks());
     assert_eq!(text("federated/other.example.pem"), theirs.to_pem());
-    assert_eq!(
-        text("both.pem"),
-        format!("{}{}", key_pem.as_str(), svid.chain_pem())
-    );
+    assert_eq!(text("both.pem"), format!("{}{}", key_pem.as_str(), svid.chain_pem()));
     assert_eq!(set.files.len(), 6);
 
     let names = resolve(Layout::PodCertificate, &[]).unwrap();
     let set = names.file_set(&key_pem, &svid, &ca.bundle(), &BTreeMap::new());
     let paths: Vec<&str> = set.paths().collect();
-    assert_eq!(
-        paths,
-        [
-            "example.org.x509.pem",
-            "credential-bundle.private-key.pem",
-            "bundle.json"
-        ]
-    );
+    assert_eq!(paths, ["example.org.x509.pem", "credential-bundle.private-key.pem", "bundle.json"]);
 }

@@ -9,10 +9,8 @@ fn at(seconds: u64) -> SystemTime {
 }
 
 fn record() -> VolumeRecord {
-    let pairs = [
-        ("csi.svid.dev/ttl", "1h"),
-        ("csi.storage.k8s.io/serviceAccount.tokens", "SECRET"),
-    ];
+    let pairs =
+        [("csi.svid.dev/ttl", "1h"), ("csi.storage.k8s.io/serviceAccount.tokens", "SECRET")];
     VolumeRecord {
         version: VolumeRecord::VERSION,
         state: RecordState::Live,
@@ -26,20 +24,13 @@ fn record() -> VolumeRecord {
             service_account: "web".into(),
         },
         spiffe_id: "spiffe://example.org/ns/shop/sa/web".parse().unwrap(),
-        context: pairs
-            .into_iter()
-            .map(|(k, v)| (k.to_owned(), v.to_owned()))
-            .collect(),
+        context: pairs.into_iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect(),
         mount_group: Some("2000".into()),
         serial: Some("0a1b".into()),
         not_before: Some(at(1_800_000_000)),
         not_after: Some(at(1_800_003_600)),
         renew_at: Some(at(1_800_002_000) + Duration::from_nanos(123_456_789)),
-        last_error: Some(LastError::new(
-            at(1_800_001_000),
-            Class::Unavailable,
-            "the CA is away",
-        )),
+        last_error: Some(LastError::new(at(1_800_001_000), Class::Unavailable, "the CA is away")),
         noswap: true,
     }
 }
@@ -137,20 +128,12 @@ fn what_is_corrupt_is_an_error() {
 fn what_could_not_be_read_again_is_not_written() {
     // Invariant 4.
     let mut record = record();
-    record.last_error = Some(LastError::new(
-        at(0),
-        Class::Internal,
-        &"\u{1}".repeat(100_000),
-    ));
+    record.last_error = Some(LastError::new(at(0), Class::Internal, &"\u{1}".repeat(100_000)));
     let largest = "\u{1}".repeat(32 << 10);
-    record.context = [("example.com/x".to_owned(), largest)]
-        .into_iter()
-        .collect();
+    record.context = [("example.com/x".to_owned(), largest)].into_iter().collect();
     VolumeRecord::from_json(&record.to_json().unwrap()).unwrap();
     let too_large = "x".repeat(VolumeRecord::MAX_SIZE);
-    record.context = [("example.com/x".to_owned(), too_large)]
-        .into_iter()
-        .collect();
+    record.context = [("example.com/x".to_owned(), too_large)].into_iter().collect();
     assert!(matches!(record.to_json(), Err(RecordError::TooLarge(_))));
 }
 
@@ -162,10 +145,7 @@ fn times_beyond_rfc_3339_are_an_error_and_no_panic() {
     record.not_after = Some(SystemTime::UNIX_EPOCH - Duration::from_secs(300_000_000_000));
     record.to_json().unwrap_err();
     record.not_after = Some(SystemTime::UNIX_EPOCH - Duration::from_nanos(1));
-    assert_eq!(
-        VolumeRecord::from_json(&record.to_json().unwrap()).unwrap(),
-        record
-    );
+    assert_eq!(VolumeRecord::from_json(&record.to_json().unwrap()).unwrap(), record);
 }
 
 proptest! {

@@ -11,20 +11,14 @@ use crate::{
 const POD: [(&str, &str); 5] = [
     ("csi.storage.k8s.io/pod.namespace", "shop"),
     ("csi.storage.k8s.io/pod.name", "web-0"),
-    (
-        "csi.storage.k8s.io/pod.uid",
-        "0b4f6a5e-52a9-4f3c-8b5a-0f3c2a3f7a11",
-    ),
+    ("csi.storage.k8s.io/pod.uid", "0b4f6a5e-52a9-4f3c-8b5a-0f3c2a3f7a11"),
     ("csi.storage.k8s.io/serviceAccount.name", "web"),
     ("csi.storage.k8s.io/ephemeral", "true"),
 ];
 
 fn context(pairs: &[(&str, &str)]) -> VolumeContext {
     let own = |(key, value): (&str, &str)| (key.to_owned(), value.to_owned());
-    POD.into_iter()
-        .chain(pairs.iter().copied())
-        .map(own)
-        .collect()
+    POD.into_iter().chain(pairs.iter().copied()).map(own).collect()
 }
 
 fn parse_pairs(pairs: &[(&str, &str)]) -> Result<VolumeSpec, SpecError> {
@@ -42,31 +36,19 @@ fn no_attributes_mean_the_defaults() {
     assert_eq!(spec.pod.namespace, "shop");
     assert_eq!(spec.pod.name, "web-0");
     assert_eq!(spec.pod.service_account, "web");
-    assert_eq!(
-        (spec.ttl, spec.explicit_ttl),
-        (Duration::from_secs(3600), false)
-    );
+    assert_eq!((spec.ttl, spec.explicit_ttl), (Duration::from_secs(3600), false));
     assert_eq!(spec.key_algorithm, KeyAlgorithm::EcdsaP256);
-    assert_eq!(
-        spec.files,
-        Layout::Tls.file_names(&"example.org".parse().unwrap())
-    );
-    assert_eq!(
-        (spec.ownership.file_mode, spec.ownership.dir_mode),
-        (0o444, 0o755)
-    );
+    assert_eq!(spec.files, Layout::Tls.file_names(&"example.org".parse().unwrap()));
+    assert_eq!((spec.ownership.file_mode, spec.ownership.dir_mode), (0o444, 0o755));
 }
 
 #[test]
 fn every_supported_attribute_counts() {
-    for (name, value) in SUPPORTED.into_iter().zip([
-        "2h", "ed25519", "certs.d", "c", "k", "b", "all", "7", "8", "0400",
-    ]) {
-        assert_ne!(
-            parse_one(name, value).unwrap(),
-            parse_pairs(&[]).unwrap(),
-            "{name}"
-        );
+    for (name, value) in SUPPORTED
+        .into_iter()
+        .zip(["2h", "ed25519", "certs.d", "c", "k", "b", "all", "7", "8", "0400"])
+    {
+        assert_ne!(parse_one(name, value).unwrap(), parse_pairs(&[]).unwrap(), "{name}");
     }
     for algorithm in KeyAlgorithm::ALL {
         let spec = parse_one("key-algorithm", algorithm.as_str()).unwrap();
@@ -107,11 +89,7 @@ fn an_unknown_attribute_names_the_nearest_known() {
         assert!(error.contains(nearest), "{error}");
     }
     // Others' keys are none of our business.
-    for key in [
-        "example.com/ttl",
-        "csi.cert-manager.io/issuer-name",
-        "csi.storage.k8s.io/new",
-    ] {
+    for key in ["example.com/ttl", "csi.cert-manager.io/issuer-name", "csi.storage.k8s.io/new"] {
         parse_pairs(&[(key, "x")]).unwrap();
     }
 }
@@ -135,12 +113,9 @@ fn a_lifetime_out_of_bounds_is_refused_at_first_and_brought_within_later() {
         max_ttl: Duration::from_secs(1200),
     };
     let td: TrustDomain = "example.org".parse().unwrap();
-    for (text, strict, lenient) in [
-        ("1m", Some(60), 60),
-        ("20m", Some(1200), 1200),
-        ("59s", None, 60),
-        ("1201s", None, 1200),
-    ] {
+    for (text, strict, lenient) in
+        [("1m", Some(60), 60), ("20m", Some(1200), 1200), ("59s", None, 60), ("1201s", None, 1200)]
+    {
         let context = context(&[("csi.svid.dev/ttl", text)]);
         let parsed = VolumeSpec::parse(&context, None, &td, &limits);
         assert_eq!(parsed.ok().map(|spec| spec.ttl.as_secs()), strict, "{text}");
@@ -148,16 +123,10 @@ fn a_lifetime_out_of_bounds_is_refused_at_first_and_brought_within_later() {
         assert_eq!((spec.ttl.as_secs(), spec.explicit_ttl), (lenient, true));
     }
     let error = parse_one("ttl", "25h").unwrap_err().to_string();
-    assert!(
-        error.contains("25h") && error.contains("10s to 24h"),
-        "{error}"
-    );
+    assert!(error.contains("25h") && error.contains("10s to 24h"), "{error}");
     for bad in ["", "1", "500ms", "forever", "-1h"] {
         let error = parse_one("ttl", bad).unwrap_err();
-        assert!(
-            matches!(error, SpecError::Invalid { name: "ttl", .. }),
-            "{bad}"
-        );
+        assert!(matches!(error, SpecError::Invalid { name: "ttl", .. }), "{bad}");
     }
 }
 
@@ -172,10 +141,7 @@ fn an_fs_group_is_the_group_unless_an_attribute_is() {
     let own = ownership(&[("csi.svid.dev/gid", "3000")], Some("2000")).unwrap();
     assert_eq!((own.gid, own.file_mode), (Some(3000), 0o440));
     for bad in ["-1", "4294967295", "staff"] {
-        assert!(matches!(
-            ownership(&[], Some(bad)),
-            Err(SpecError::MountGroup { .. })
-        ));
+        assert!(matches!(ownership(&[], Some(bad)), Err(SpecError::MountGroup { .. })));
         assert!(parse_one("uid", bad).is_err() && parse_one("gid", bad).is_err());
     }
 }

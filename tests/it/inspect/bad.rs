@@ -24,10 +24,7 @@ fn an_expired_volume_is_bad() {
         let target = node.target(&pod);
         let expired = eventually("it has expired", async || {
             let shown = json(&target);
-            shown
-                .problems()
-                .contains(&("error", "expired"))
-                .then_some(shown)
+            shown.problems().contains(&("error", "expired")).then_some(shown)
         });
         let expired = expired.await;
         assert_eq!(expired.code, Some(1));
@@ -57,10 +54,7 @@ fn a_renewal_that_really_fails_is_seen() {
         drop(junk);
         let failing = eventually("a renewal fails", async || {
             let shown = json(&target);
-            shown
-                .problems()
-                .contains(&("error", "renewalFailing"))
-                .then_some(shown)
+            shown.problems().contains(&("error", "renewalFailing")).then_some(shown)
         });
         let failing = failing.await;
         assert_eq!(failing.code, Some(1));
@@ -69,10 +63,8 @@ fn a_renewal_that_really_fails_is_seen() {
         let error = &failing.result()["volume"]["lastError"];
         assert_eq!(error["class"], "internal", "{error}");
         fs::remove_file(target.join("junk")).unwrap();
-        eventually("it is good again", async || {
-            (json(&target).code == Some(0)).then_some(())
-        })
-        .await;
+        eventually("it is good again", async || (json(&target).code == Some(0)).then_some(()))
+            .await;
     });
 }
 
@@ -96,10 +88,7 @@ fn a_failing_renewal_is_bad_and_says_why() {
         assert_eq!(error["class"], "unavailable");
         assert_eq!(error["at"], record["notBefore"]);
         let text = Shown::by(command(&[&node.target(&pod)], &[])).text;
-        assert!(
-            text.contains("last error") && text.contains("signer away"),
-            "{text}"
-        );
+        assert!(text.contains("last error") && text.contains("signer away"), "{text}");
         assert!(!text.contains('\x1b'));
 
         // Its time has passed, and nobody tried.
@@ -107,19 +96,13 @@ fn a_failing_renewal_is_bad_and_says_why() {
         record["renewAt"] = "2026-01-01T00:00:00Z".into();
         fs::write(&path, record.to_string()).unwrap();
         let shown = json(&node.target(&pod));
-        assert_eq!(
-            (shown.code, shown.problems()),
-            (Some(1), vec![("error", "renewalOverdue")])
-        );
+        assert_eq!((shown.code, shown.problems()), (Some(1), vec![("error", "renewalOverdue")]));
         record["renewAt"] = original["renewAt"].clone();
 
         record["state"] = "pending".into();
         record["lastError"] = Value::Null;
         fs::write(&path, record.to_string()).unwrap();
-        assert_eq!(
-            json(&node.target(&pod)).problems(),
-            [("error", "notPublished")]
-        );
+        assert_eq!(json(&node.target(&pod)).problems(), [("error", "notPublished")]);
         for garbage in ["{\"version\":9}", "{", ""] {
             fs::write(&path, garbage).unwrap();
             assert_eq!(json(&node.target(&pod)).problems(), [("error", "record")]);
@@ -139,25 +122,13 @@ fn what_was_tampered_with_is_bad() {
         // A key that is none, and the key of somebody else.
         let target = volume(1).await;
         let key = target.join("tls.key");
-        fs::write(
-            &key,
-            "-----BEGIN PRIVATE KEY-----\nAQID\n-----END PRIVATE KEY-----\n",
-        )
-        .unwrap();
+        fs::write(&key, "-----BEGIN PRIVATE KEY-----\nAQID\n-----END PRIVATE KEY-----\n").unwrap();
         let shown = json(&target);
-        assert_eq!(
-            (shown.code, shown.problems()),
-            (Some(1), vec![("error", "damaged")])
-        );
-        let other = PrivateKey::generate(KeyAlgorithm::EcdsaP256)
-            .unwrap()
-            .to_pem();
+        assert_eq!((shown.code, shown.problems()), (Some(1), vec![("error", "damaged")]));
+        let other = PrivateKey::generate(KeyAlgorithm::EcdsaP256).unwrap().to_pem();
         fs::write(&key, other.as_bytes()).unwrap();
         let shown = json(&target);
-        assert_eq!(
-            (shown.code, shown.problems()),
-            (Some(1), vec![("error", "keyMismatch")])
-        );
+        assert_eq!((shown.code, shown.problems()), (Some(1), vec![("error", "keyMismatch")]));
         assert_eq!(shown.result()["key"]["matches"], false);
         assert_no_key(&shown, &other);
 
@@ -166,15 +137,8 @@ fn what_was_tampered_with_is_bad() {
         let key = target.join("tls.key").canonicalize().unwrap();
         fs::set_permissions(&key, fs::Permissions::from_mode(0o666)).unwrap();
         let shown = json(&target);
-        assert_eq!(
-            (shown.code, shown.problems()),
-            (Some(1), vec![("error", "modes")])
-        );
-        assert!(
-            shown
-                .text
-                .contains("tls.key is 0666 0:0 and should be 0444 0:0")
-        );
+        assert_eq!((shown.code, shown.problems()), (Some(1), vec![("error", "modes")]));
+        assert!(shown.text.contains("tls.key is 0666 0:0 and should be 0444 0:0"));
         fs::set_permissions(&key, fs::Permissions::from_mode(0o444)).unwrap();
         std::os::unix::fs::chown(&target, Some(7), None).unwrap();
         assert_eq!(json(&target).problems(), [("error", "modes")]);
@@ -205,10 +169,7 @@ fn what_was_tampered_with_is_bad() {
         assert!(copied.unwrap().success());
         let shown = json(&copy);
         let on_disk = shown.result()["volume"]["mount"]["fsType"] != "tmpfs";
-        assert_eq!(
-            shown.problems().contains(&("error", "notInMemory")),
-            on_disk
-        );
+        assert_eq!(shown.problems().contains(&("error", "notInMemory")), on_disk);
     });
 }
 
@@ -224,15 +185,9 @@ fn what_cannot_be_read_is_told_apart() {
             (Some(2), vec![("unreadable", "unreadable")])
         );
         let plain = json(&node.kubelet());
-        assert_eq!(
-            (plain.code, plain.problems()),
-            (Some(2), vec![("unreadable", "unrecognised")])
-        );
+        assert_eq!((plain.code, plain.problems()), (Some(2), vec![("unreadable", "unrecognised")]));
         let log = json(&node.path("log"));
-        assert_eq!(
-            (log.code, log.problems()),
-            (Some(2), vec![("unreadable", "unrecognised")])
-        );
+        assert_eq!((log.code, log.problems()), (Some(2), vec![("unreadable", "unrecognised")]));
         for odd in ["/dev/zero", "/proc/kmsg", "/proc/self/mem"] {
             assert_eq!(json(Path::new(odd)).code, Some(2), "{odd}");
         }
@@ -249,35 +204,16 @@ fn what_cannot_be_read_is_told_apart() {
         // Of several, all are shown and the highest status counts.
         let (target, missing) = (node.target(&pod), node.path("missing"));
         let both = Shown::by(command(&[&missing, &target], &["-o", "json"]));
-        assert_eq!(
-            (both.code, &both.json["status"]),
-            (Some(2), &"unreadable".into())
-        );
+        assert_eq!((both.code, &both.json["status"]), (Some(2), &"unreadable".into()));
         assert_eq!(both.json["results"].as_array().unwrap().len(), 2);
         assert_eq!(both.json["results"][1]["status"], "ok");
         let text = Shown::by(command(&[&missing, &target], &[])).text;
-        assert!(
-            text.contains("missing: can't tell") && text.contains("volume, ok"),
-            "{text}"
-        );
+        assert!(text.contains("missing: can't tell") && text.contains("volume, ok"), "{text}");
 
         // Usage.
-        for arguments in [
-            vec![],
-            vec!["--bundle", "/missing"],
-            vec!["-o", "xml"],
-            vec!["--no"],
-        ] {
-            let paths: &[&Path] = if arguments.is_empty() {
-                &[]
-            } else {
-                &[&target]
-            };
-            assert_eq!(
-                Shown::by(command(paths, &arguments)).code,
-                Some(64),
-                "{arguments:?}"
-            );
+        for arguments in [vec![], vec!["--bundle", "/missing"], vec!["-o", "xml"], vec!["--no"]] {
+            let paths: &[&Path] = if arguments.is_empty() { &[] } else { &[&target] };
+            assert_eq!(Shown::by(command(paths, &arguments)).code, Some(64), "{arguments:?}");
         }
         let key = target.join("tls.key");
         assert_eq!(against(&target, &key).code, Some(64), "a key is no bundle");

@@ -17,11 +17,8 @@ pub(super) struct Source<'a> {
 
 /// The module that a file below `src/` belongs to, and its depth.
 pub(super) fn place(name: &Path) -> (String, usize) {
-    let mut parts: Vec<String> = name
-        .with_extension("")
-        .iter()
-        .map(|part| part.to_string_lossy().into_owned())
-        .collect();
+    let mut parts: Vec<String> =
+        name.with_extension("").iter().map(|part| part.to_string_lossy().into_owned()).collect();
     if parts.len() == 1 && (parts[0] == "lib" || parts[0] == "main") {
         return (parts.remove(0), 0);
     }
@@ -58,12 +55,7 @@ fn walk(source: &Source<'_>, depth: usize, tokens: TokenStream, faults: &mut Vec
                 let is_module = at >= 2
                     && group.delimiter() == Delimiter::Brace
                     && ident(&tokens[at - 2]).as_deref() == Some("mod");
-                walk(
-                    source,
-                    depth + usize::from(is_module),
-                    group.stream(),
-                    faults,
-                );
+                walk(source, depth + usize::from(is_module), group.stream(), faults);
             }
             TokenTree::Ident(name) => {
                 let name = name.to_string();

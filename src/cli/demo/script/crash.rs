@@ -42,8 +42,7 @@ impl Script<'_> {
         let (rotations, reads) = (self.watch.rotations(), self.watch.reads);
         let text =
             format!("every volume got a new SVID and key, twice at least: {rotations} rotations");
-        self.show
-            .check("rotated", &text, json!({ "rotations": rotations }))?;
+        self.show.check("rotated", &text, json!({ "rotations": rotations }))?;
         let text = format!("{reads} reads so far: key, certificate and bundle always matched");
         self.show.check("reads", &text, json!({ "reads": reads }))?;
         self.breathe().await
@@ -67,10 +66,7 @@ impl Script<'_> {
         let mut plugin = plugin.context("the node plugin does not run")?;
         let status = plugin.process.kill()?;
         self.show.plugin(None);
-        ensure!(
-            status.signal() == Some(SIGKILL),
-            "the plugin ended with {status}"
-        );
+        ensure!(status.signal() == Some(SIGKILL), "the plugin ended with {status}");
         let path = csi_socket(&self.stage.kubelet());
         ensure!(socket::connect(&path).is_err(), "csi.sock still answers");
         self.show.check(
@@ -112,8 +108,7 @@ impl Script<'_> {
                 format!("{kept} of {all} have the serial they had; {due} came due and were renewed")
             }
         };
-        self.show
-            .check("kept", &text, json!({ "kept": kept, "due": all - kept }))?;
+        self.show.check("kept", &text, json!({ "kept": kept, "due": all - kept }))?;
         for pod in &PODS {
             self.stage.plugin()?.check_condition(pod).await?;
         }
@@ -130,8 +125,7 @@ impl Script<'_> {
         self.rotate_all(1).await?;
         let text = "every volume has a new SVID again, none before it was due";
         let rotations = self.watch.rotations();
-        self.show
-            .check("rotated", text, json!({ "rotations": rotations }))?;
+        self.show.check("rotated", text, json!({ "rotations": rotations }))?;
         self.verify_all().await?;
         self.breathe().await
     }
@@ -148,8 +142,7 @@ impl Script<'_> {
         }
         let mounts = self.stage.mounts()?.len();
         ensure!(mounts == 0, "{mounts} mounts are left");
-        self.show
-            .check("unpublished", "no mount and no file is left", json!({}))?;
+        self.show.check("unpublished", "no mount and no file is left", json!({}))?;
         let plugin = self.stage.plugin.take();
         let plugin = plugin.context("the node plugin does not run")?;
         let status = plugin.stop().await?;

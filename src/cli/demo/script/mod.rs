@@ -45,11 +45,7 @@ pub(super) struct Summary {
 
 impl<'a> Script<'a> {
     pub(super) fn new(stage: &'a mut Stage, show: &'a mut Show) -> Self {
-        Self {
-            stage,
-            show,
-            watch: Watch::default(),
-        }
+        Self { stage, show, watch: Watch::default() }
     }
 
     /// All of it. `openssl` is the verifier's version.
@@ -63,10 +59,7 @@ impl<'a> Script<'a> {
         let before = self.kill().await?;
         self.restart(&before).await?;
         self.rotate_on().await?;
-        let summary = Summary {
-            rotations: self.watch.rotations(),
-            reads: self.watch.reads,
-        };
+        let summary = Summary { rotations: self.watch.rotations(), reads: self.watch.reads };
         self.end().await?;
         Ok(summary)
     }
@@ -122,10 +115,7 @@ impl<'a> Script<'a> {
 
     fn party(&self, pod: &str) -> Result<Party> {
         let volume = self.watch.get(pod)?;
-        Ok(Party {
-            spiffe_id: volume.pod.spiffe_id(),
-            set: volume.set()?,
-        })
+        Ok(Party { spiffe_id: volume.pod.spiffe_id(), set: volume.set()? })
     }
 
     async fn start_plugin(&mut self) -> Result<()> {
@@ -134,8 +124,7 @@ impl<'a> Script<'a> {
         self.show.plugin(Some(pid));
         let text = format!("svid-csi node is ready {} after its start", millis(took));
         let took = rounded(took.as_secs_f64() * 1e3);
-        self.show
-            .check("ready", &text, json!({ "pid": pid, "milliseconds": took }))
+        self.show.check("ready", &text, json!({ "pid": pid, "milliseconds": took }))
     }
 }
 

@@ -33,15 +33,12 @@ impl Script<'_> {
                 "mounts only in a user and mount namespace of its own: no privilege outside",
             ),
         };
-        self.show
-            .check("namespace", text, json!({ "namespace": name }))?;
+        self.show.check("namespace", text, json!({ "namespace": name }))?;
         let root = self.stage.root().display().to_string();
         let text = format!("files only in {root}");
-        self.show
-            .check("directory", &text, json!({ "directory": root }))?;
+        self.show.check("directory", &text, json!({ "directory": root }))?;
         let text = format!("{openssl} will check what is claimed here");
-        self.show
-            .check("openssl", &text, json!({ "version": openssl }))?;
+        self.show.check("openssl", &text, json!({ "version": openssl }))?;
         self.breathe().await
     }
 
@@ -58,8 +55,7 @@ impl Script<'_> {
             endpoint.display()
         );
         let text = "registered as kubelet does it: csi.svid.dev, at csi.sock";
-        self.show
-            .check("registered", text, json!({ "endpoint": endpoint }))?;
+        self.show.check("registered", text, json!({ "endpoint": endpoint }))?;
         self.breathe().await
     }
 
@@ -89,22 +85,14 @@ impl Script<'_> {
             self.breathe().await?;
         }
         let noswap = self.check_mounts()?;
-        let swap = if noswap {
-            ", noswap"
-        } else {
-            "; noswap is refused here"
-        };
+        let swap = if noswap { ", noswap" } else { "; noswap is refused here" };
         let text = format!("each a tmpfs of its own: nosuid, nodev, noexec{swap}");
-        self.show
-            .check("mounts", &text, json!({ "noswap": noswap }))?;
+        self.show.check("mounts", &text, json!({ "noswap": noswap }))?;
         let volumes = self.watch.volumes.iter();
-        let keys: BTreeSet<_> = volumes
-            .map(|volume| volume.svid.leaf().spki_der())
-            .collect();
+        let keys: BTreeSet<_> = volumes.map(|volume| volume.svid.leaf().spki_der()).collect();
         ensure!(keys.len() == PODS.len(), "two pods have the same key");
         let text = "web-1 and web-2 share a SPIFFE ID, as replicas do; no two share a key";
-        self.show
-            .check("keys", text, json!({ "keys": keys.len() }))?;
+        self.show.check("keys", text, json!({ "keys": keys.len() }))?;
         self.breathe().await
     }
 
@@ -175,8 +163,7 @@ impl Script<'_> {
         let forged = openssl::forge(forged, &client.spiffe_id, &client.set.join("ca.crt"))?;
         let reason = handshake::refuse(&server, &forged).await?;
         let text = format!("a forged certificate for web-1's ID is refused: {reason}");
-        self.show
-            .check("forgery", &text, json!({ "reason": reason }))?;
+        self.show.check("forgery", &text, json!({ "reason": reason }))?;
         self.breathe().await
     }
 
@@ -184,10 +171,9 @@ impl Script<'_> {
     pub(super) async fn meet(&self) -> Result<Meeting> {
         let (server, client) = (self.party(SERVER)?, self.party(CLIENT)?);
         let meeting = handshake::meet(&server, &client).await?;
-        for (found, expected) in [
-            (&meeting.client, &client.spiffe_id),
-            (&meeting.server, &server.spiffe_id),
-        ] {
+        for (found, expected) in
+            [(&meeting.client, &client.spiffe_id), (&meeting.server, &server.spiffe_id)]
+        {
             ensure!(found == expected, "the peer is {found}, not {expected}");
         }
         Ok(meeting)

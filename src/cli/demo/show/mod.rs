@@ -63,13 +63,7 @@ impl Show {
         } else {
             Style::Plain
         };
-        Self {
-            style,
-            begun: Instant::now(),
-            step: 0,
-            checks: 0,
-            tail: Vec::new(),
-        }
+        Self { style, begun: Instant::now(), step: 0, checks: 0, tail: Vec::new() }
     }
 
     /// How long to let a person read between checks.
@@ -127,12 +121,7 @@ impl Show {
 
     /// A volume has a new SVID.
     pub(super) fn rotated(&mut self, rotation: &Rotation) -> Result<()> {
-        let Rotation {
-            pod,
-            from,
-            to,
-            lifetime,
-        } = rotation;
+        let Rotation { pod, from, to, lifetime } = rotation;
         match &mut self.style {
             // The table shows it.
             Style::Live(_) => {}
