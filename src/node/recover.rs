@@ -288,8 +288,8 @@ impl Node {
             return at;
         }
         let left = svid.x509.not_after().duration_since(now).unwrap_or_default();
-        let seed = format!("{} {}", volume.id, svid.x509.serial_hex());
-        now + SPREAD.min(left / 4).mul_f64(RenewalPolicy::fraction(seed.as_bytes()))
+        let seed = volume.id.renewal_seed(svid.x509.serial_hex());
+        now + SPREAD.min(left / 4).mul_f64(RenewalPolicy::fraction(&seed))
     }
 }
 

@@ -142,8 +142,8 @@ impl Volume {
 
     /// When this SVID in this volume is to be renewed: the same after every restart (invariant 9).
     pub(super) fn renew_at(&self, svid: &X509Svid) -> SystemTime {
-        let seed = format!("{} {}", self.id, svid.serial_hex());
-        RenewalPolicy::renew_at(svid.not_before(), svid.not_after(), seed.as_bytes())
+        let seed = self.id.renewal_seed(svid.serial_hex());
+        RenewalPolicy::renew_at(svid.not_before(), svid.not_after(), &seed)
     }
 
     /// When to look at the volume after this SVID was put in place by work that began then. An

@@ -28,6 +28,12 @@ pub enum VolumeIdError {
 // === impl VolumeId ===
 
 impl VolumeId {
+    /// What the time of a renewal is hashed from: the same after every restart, another for each
+    /// certificate.
+    pub fn renewal_seed(&self, serial_hex: &str) -> Vec<u8> {
+        format!("{self} {serial_hex}").into_bytes()
+    }
+
     /// As kubelet wrote it.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -196,10 +196,8 @@ fn renewal(
         Some(record) => {
             let known = record.renew_at;
             let recorded = known.filter(|_| record.serial.as_deref() == Some(svid.serial_hex()));
-            // The same seed as the driver's.
-            let seed = format!("{} {}", record.volume_id, svid.serial_hex());
-            let at =
-                recorded.unwrap_or_else(|| RenewalPolicy::renew_at(begin, end, seed.as_bytes()));
+            let seed = record.volume_id.renewal_seed(svid.serial_hex());
+            let at = recorded.unwrap_or_else(|| RenewalPolicy::renew_at(begin, end, &seed));
             Renewal::At { at: Moment(at) }
         }
         None => {
