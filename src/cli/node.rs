@@ -32,7 +32,7 @@ use crate::{
     id::TrustDomain,
     node::{NodeConfig, NodeGround, metrics::Metrics},
     signer::local::{LocalConfig, LocalSigner},
-    sys::{DirLock, KubeletDir, LinuxMounter},
+    sys::{DirLock, KubeletDir, LinuxMounter, process::forbid_core_dumps},
     volume::{Limits, duration},
 };
 
@@ -214,6 +214,7 @@ pub(super) fn run(args: NodeArgs) -> Result<ExitCode> {
     let (format, level) = (args.log_format, args.log_level);
     let settings = args.settings()?;
     telemetry::start(format, level);
+    forbid_core_dumps().context("forbid core dumps")?;
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(serve(settings))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -1,11 +1,22 @@
-//! Other processes.
+//! This process and others.
 
 use std::io;
 
 use nix::{
-    sys::signal::{Signal, kill},
+    sys::{
+        prctl::set_dumpable,
+        resource::{Resource, setrlimit},
+        signal::{Signal, kill},
+    },
     unistd::Pid,
 };
+
+/// Keeps this process's memory, and with it every key, out of core dumps (invariant 1). The limit
+/// alone would not do: where the kernel pipes dumps to a program it does not count.
+pub fn forbid_core_dumps() -> io::Result<()> {
+    setrlimit(Resource::RLIMIT_CORE, 0, 0)?;
+    Ok(set_dumpable(false)?)
+}
 
 /// Asks a process to end (SIGTERM). The caller must still be its parent, or the number may be
 /// another's by now.

@@ -211,6 +211,11 @@ impl Node {
         child.wait().await.unwrap();
     }
 
+    /// Waits for its end, whatever brought it.
+    pub async fn ended(&mut self) -> std::process::ExitStatus {
+        self.child.take().expect("it runs").wait().await.unwrap()
+    }
+
     /// SIGTERM; its exit status.
     pub async fn terminate(&mut self) -> Option<i32> {
         let mut child = self.child.take().expect("it runs");

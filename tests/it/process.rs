@@ -1,7 +1,12 @@
 //! The process: settings, sockets, registration with kubelet, health, an orderly end.
 
-use std::{fs, os::unix::net::UnixListener, path::Path};
+use std::{
+    fs,
+    os::unix::{net::UnixListener, process::ExitStatusExt},
+    path::Path,
+};
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use svid_csi_proto::{
     csi::v1::{
         GetPluginInfoRequest, NodeGetCapabilitiesRequest, NodeGetInfoRequest, ProbeRequest,
@@ -264,6 +269,26 @@ fn idle_connections_keep_nobody_from_the_health_endpoints() {
         assert_eq!(get(&node, "/livez").await.0, 200);
         let descriptors = fs::read_dir(format!("/proc/{}/fd", node.pid())).unwrap().count();
         assert!(descriptors < 120, "{descriptors}");
+    });
+}
+
+/// Invariant 1: no key reaches the disk by a core dump.
+#[test]
+fn a_crash_dumps_no_memory() {
+    on_a_node(async || {
+        let mut node = Node::new(&[]);
+        // Whatever the process inherits.
+        let (soft, hard) = getrlimit(Resource::RLIMIT_CORE).unwrap();
+        setrlimit(Resource::RLIMIT_CORE, hard, hard).unwrap();
+        node.start().await;
+        setrlimit(Resource::RLIMIT_CORE, soft, hard).unwrap();
+        let limits = fs::read_to_string(format!("/proc/{}/limits", node.pid())).unwrap();
+        let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
+        assert_eq!(core.split_whitespace().nth(4), Some("0"), "{core}");
+        let pid = nix::unistd::Pid::from_raw(i32::try_from(node.pid()).unwrap());
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGABRT).unwrap();
+        let status = node.ended().await;
+        assert_eq!((status.signal(), status.core_dumped()), (Some(6), false));
     });
 }
 
