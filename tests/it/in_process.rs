@@ -32,7 +32,7 @@ use tempfile::TempDir;
 use tokio::{task::JoinSet, time::sleep};
 
 use crate::{
-    plugin::{DRIVER, Pod, TRUST_DOMAIN, eventually, on_a_node},
+    plugin::{DRIVER, Pod, TRUST_DOMAIN, eventually, on_a_node, unmount_below},
     volume::Set,
 };
 
@@ -121,6 +121,12 @@ impl Signer for TestSigner {
 }
 
 // === impl Machine ===
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        unmount_below(self.root.path());
+    }
+}
 
 impl Machine {
     fn new() -> Self {

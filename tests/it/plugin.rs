@@ -64,6 +64,15 @@ pub fn on_a_node<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send) {
     });
 }
 
+/// Detaches every mount below, without which a temporary directory can't be removed.
+pub fn unmount_below(root: &Path) {
+    let text = fs::read_to_string("/proc/thread-self/mountinfo").unwrap_or_default();
+    let points = text.lines().rev().filter_map(|line| line.split(' ').nth(4));
+    for point in points.filter(|point| Path::new(point).starts_with(root)) {
+        let _ = nix::mount::umount2(point, nix::mount::MntFlags::MNT_DETACH);
+    }
+}
+
 /// Waits until `check` gives something. The deadline only ends a test that has failed.
 pub async fn eventually<T>(what: &str, mut check: impl AsyncFnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + START;
@@ -304,6 +313,7 @@ impl Drop for Node {
         if std::thread::panicking() {
             println!("--- log of the plugin ---\n{}", self.log());
         }
+        unmount_below(self.root.path());
     }
 }
 

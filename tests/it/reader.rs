@@ -33,7 +33,7 @@ use tokio::{
 use crate::{
     invariants::matches,
     local_ca::{new_ca, now},
-    plugin::{DRIVER, Node, Pod, TRUST_DOMAIN, eventually, on_a_node},
+    plugin::{DRIVER, Node, Pod, TRUST_DOMAIN, eventually, on_a_node, unmount_below},
     volume::{Set, checked},
 };
 
@@ -285,6 +285,7 @@ fn a_thousand_rotations_show_no_reader_a_mismatched_or_missing_file() {
             assert!(seen.passes > 500 && seen.swapped > 20, "{seen:?}");
         }
         node.shut_down(Duration::from_secs(5)).await;
+        unmount_below(root.path());
     });
 }
 
