@@ -124,12 +124,7 @@ impl Node {
         let kept = found.and_then(|svid| self.still_good(volume, &id, svid));
         let (svid, bundles) = match kept {
             Some(kept) => kept,
-            None => tokio::select! {
-                issued = self.issuer.issue(&volume.id, &spec, id.clone()) => issued?,
-                () = volume.closing().cancelled_owned() => {
-                    return Err(NodeError::Unpublishing(volume.id.clone()));
-                }
-            },
+            None => self.issue(volume, &spec, &id).await?,
         };
         block_in_place(|| self.put_in_place(volume, work, svid, bundles, &id))
     }
@@ -169,15 +164,7 @@ impl Node {
             writer.sweep().map_err(io("sweep"))?;
         }
         if !work.protected {
-            store::write_record(
-                &mounted.dir,
-                volume,
-                work,
-                RecordState::Pending,
-                id,
-                &self.places.driver_name,
-            )
-            .map_err(io("write the record of"))?;
+            self.places.write_record(&mounted.dir, volume, work, RecordState::Pending, id)?;
         }
         Ok(svid)
     }
@@ -190,8 +177,8 @@ impl Node {
         svid: Svid,
     ) -> Option<(Svid, Arc<TrustBundles>)> {
         let (now, bundles) = (self.clock.now(), self.issuer.bundles.current());
-        svid.x509.verify(id, svid.key.spki_der(), &bundles.own, now).ok()?;
-        (now < volume.renew_at(&svid.x509)).then_some((svid, bundles))
+        let good = self.verifies(&svid, id, &bundles, now) && now < volume.renew_at(&svid.x509);
+        good.then_some((svid, bundles))
     }
 
     /// Writes the set, makes the volume live and schedules its renewal.

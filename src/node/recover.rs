@@ -10,15 +10,13 @@ use tokio::task::block_in_place;
 use tracing::{info, warn};
 
 use super::{
-    Node, NodeError, NodeGround,
-    place::Places,
-    store,
+    Node, NodeError, NodeGround, store,
     volume::{Phase, Svid, Volume, VolumeRequest, Work},
 };
 use crate::{
     id::SpiffeId,
     pki::{RenewalPolicy, TrustBundle},
-    sys::{AtomicWriter, TargetPath, VolumeDir},
+    sys::{AtomicWriter, CurrentSet, TargetPath, VolumeDir},
     trust::{LiveRoot, RecoveredTrust},
     volume::{RecordState, VolumeRecord, VolumeSpec},
 };
@@ -64,7 +62,10 @@ impl NodeGround {
                     self.metrics.unreadable_records.inc();
                     // Whoever has it still verifies its peers by it, for as long as can be.
                     let until = now + self.limits.max_ttl;
-                    recovered.note(Found { bundle: self.bundle_of(&target, None), until });
+                    let dir = self.places.open(&target).ok();
+                    let set = dir.and_then(|dir| AtomicWriter::new(&dir).current().ok()?);
+                    let bundle = set.and_then(|set| self.bundle_of(&set, None));
+                    recovered.note(Found { bundle, until });
                     let target = target.path().display();
                     warn!(%target, reason, "a volume can't be recovered; it waits for kubelet");
                 }
@@ -95,31 +96,27 @@ impl NodeGround {
         if let Err(error) = writer.sweep() {
             warn!(target = %target.path().display(), %error, "leftovers stay for now");
         }
-        work.device = Some(self.places.device(target).map_err(text)?);
-        if let (Some(set), Some(spec)) = (&set, &work.spec) {
-            work.svid = store::read_svid(set, &spec.files);
+        work.device = Some(dir.device().map_err(|error| format!("its device: {error}"))?);
+        let mut found = Found { bundle: None, until: SystemTime::UNIX_EPOCH };
+        if let (Some(set), Some(spec)) = (&set, &work.spec)
+            && let Some(svid) = store::read_svid(set, &spec.files)
+        {
+            found.bundle = self.bundle_of(set, Some(&record.spiffe_id));
+            found.until = svid.x509.not_after();
+            work.svid = Some(svid);
         }
         // Live without a set is an unpublish that was interrupted.
         if record.state == RecordState::Live && set.is_some() {
             work.phase = Phase::Live;
         }
-        let found = Found {
-            bundle: work
-                .svid
-                .as_ref()
-                .and_then(|_| self.bundle_of(target, Some(&record.spiffe_id))),
-            until: work.svid.as_ref().map_or(SystemTime::UNIX_EPOCH, |svid| svid.x509.not_after()),
-        };
         let volume = Volume::with_work(record.volume_id, target.clone(), work);
         if let Some(work) = volume.try_lock()
             && work.phase == Phase::Live
             && record.serial.as_deref() != work.svid.as_ref().map(|svid| svid.x509.serial_hex())
         {
             // Killed between the swap of a set and its record: the set is what counts.
-            let (id, driver) = (&record.spiffe_id, &self.places.driver_name);
-            if let Err(error) =
-                store::write_record(&dir, &volume, &work, RecordState::Live, id, driver)
-            {
+            let (state, id) = (RecordState::Live, &record.spiffe_id);
+            if let Err(error) = self.places.write_record(&dir, &volume, &work, state, id) {
                 warn!(volume = %volume.id, %error, "its record stays behind its set for now");
             }
         }
@@ -128,10 +125,8 @@ impl NodeGround {
 
     /// The bundle in a volume's set. Another trust domain's, after the setting changed, must never
     /// mix with ours, and no bundle says whose it is: the record or its CAs do.
-    fn bundle_of(&self, target: &TargetPath, id: Option<&SpiffeId>) -> Option<TrustBundle> {
-        let dir = self.places.open(target).ok()?;
-        let set = AtomicWriter::new(&dir).current().ok()??;
-        let bundle = store::read_bundle(&set, &self.trust_domain)?;
+    fn bundle_of(&self, set: &CurrentSet, id: Option<&SpiffeId>) -> Option<TrustBundle> {
+        let bundle = store::read_bundle(set, &self.trust_domain)?;
         let own = self.trust_domain.id();
         let ours = match id {
             Some(id) => *id.trust_domain() == self.trust_domain,
@@ -290,14 +285,5 @@ impl Node {
         let left = svid.x509.not_after().duration_since(now).unwrap_or_default();
         let seed = volume.id.renewal_seed(svid.x509.serial_hex());
         now + SPREAD.min(left / 4).mul_f64(RenewalPolicy::fraction(&seed))
-    }
-}
-
-// === impl Places ===
-
-impl Places {
-    fn device(&self, target: &TargetPath) -> Result<u64, NodeError> {
-        let io = || NodeError::io("look at", target.path());
-        self.kubelet.open_parent(target).and_then(|place| place.device()).map_err(io())
     }
 }

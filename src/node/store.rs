@@ -5,7 +5,11 @@ use std::{io, sync::Arc, time::SystemTime};
 
 use zeroize::Zeroizing;
 
-use super::volume::{Svid, Volume, Work};
+use super::{
+    NodeError,
+    place::Places,
+    volume::{Svid, Volume, Work},
+};
 use crate::{
     id::{SpiffeId, TrustDomain},
     pki::{PrivateKey, TrustBundle, X509Svid, certificates_from_pem},
@@ -68,35 +72,42 @@ pub(super) fn read_record(dir: &VolumeDir) -> Result<VolumeRecord, String> {
     VolumeRecord::from_json(&json).map_err(|error| error.to_string())
 }
 
-/// Writes the record that fits the volume's work.
-pub(super) fn write_record(
-    dir: &VolumeDir,
-    volume: &Volume,
-    work: &Work,
-    state: RecordState,
-    id: &SpiffeId,
-    driver: &str,
-) -> io::Result<()> {
-    let (Some(request), Some(spec)) = (&work.request, &work.spec) else {
-        return Err(io::Error::other("a volume without a request has no record"));
-    };
-    let x509 = work.svid.as_ref().map(|svid| &svid.x509);
-    let record = VolumeRecord {
-        version: VolumeRecord::VERSION,
-        state,
-        driver: driver.to_owned(),
-        volume_id: volume.id.clone(),
-        target: volume.target.relative().to_owned(),
-        pod: spec.pod.clone(),
-        spiffe_id: id.clone(),
-        context: request.context.clone(),
-        mount_group: request.mount_group.clone(),
-        serial: x509.map(|svid| svid.serial_hex().to_owned()),
-        not_before: x509.map(X509Svid::not_before),
-        not_after: x509.map(X509Svid::not_after),
-        renew_at: x509.map(|svid| volume.renew_at(svid)),
-        last_error: work.last_error.clone(),
-        noswap: work.noswap,
-    };
-    dir.write_private(RECORD_FILE, &record.to_json().map_err(io::Error::other)?)
+// === impl Places ===
+
+impl Places {
+    /// Writes the record that fits the volume's work.
+    pub(super) fn write_record(
+        &self,
+        dir: &VolumeDir,
+        volume: &Volume,
+        work: &Work,
+        state: RecordState,
+        id: &SpiffeId,
+    ) -> Result<(), NodeError> {
+        let write = || {
+            let (Some(request), Some(spec)) = (&work.request, &work.spec) else {
+                return Err(io::Error::other("a volume without a request has no record"));
+            };
+            let x509 = work.svid.as_ref().map(|svid| &svid.x509);
+            let record = VolumeRecord {
+                version: VolumeRecord::VERSION,
+                state,
+                driver: self.driver_name.clone(),
+                volume_id: volume.id.clone(),
+                target: volume.target.relative().to_owned(),
+                pod: spec.pod.clone(),
+                spiffe_id: id.clone(),
+                context: request.context.clone(),
+                mount_group: request.mount_group.clone(),
+                serial: x509.map(|svid| svid.serial_hex().to_owned()),
+                not_before: x509.map(X509Svid::not_before),
+                not_after: x509.map(X509Svid::not_after),
+                renew_at: x509.map(|svid| volume.renew_at(svid)),
+                last_error: work.last_error.clone(),
+                noswap: work.noswap,
+            };
+            dir.write_private(RECORD_FILE, &record.to_json().map_err(io::Error::other)?)
+        };
+        write().map_err(NodeError::io("write the record of", volume.target.path()))
+    }
 }

@@ -16,9 +16,8 @@ use super::{
 };
 use crate::{
     id::SpiffeId,
-    sys::VolumeDir,
     trust::TrustBundles,
-    volume::{RecordState, VolumeId},
+    volume::{RecordState, VolumeId, VolumeSpec},
 };
 
 // === impl Node ===
@@ -99,16 +98,26 @@ impl Node {
         let spec = work.spec.clone().ok_or(NodeError::Panicked)?;
         // No signature for a volume that can't take it.
         block_in_place(|| self.places.open_ours(&volume.target, work.device))?;
-        let (svid, bundles) = tokio::select! {
-            issued = self.issuer.issue(&volume.id, &spec, id.clone()) => issued?,
-            () = volume.closing().cancelled_owned() => {
-                return Err(NodeError::Unpublishing(volume.id.clone()));
-            }
-        };
+        let (svid, bundles) = self.issue(volume, &spec, id).await?;
         let serial = svid.x509.serial_hex().to_owned();
         block_in_place(|| self.swap(volume, work, svid, bundles, id))?;
         info!(volume = %volume.id, pod = %spec.pod, spiffe_id = %id, serial, "renewed");
         Ok(())
+    }
+
+    /// A new SVID, unless an unpublish wants the volume first.
+    pub(super) async fn issue(
+        &self,
+        volume: &Volume,
+        spec: &VolumeSpec,
+        id: &SpiffeId,
+    ) -> Result<(Svid, Arc<TrustBundles>), NodeError> {
+        tokio::select! {
+            issued = self.issuer.issue(&volume.id, spec, id.clone()) => issued,
+            () = volume.closing().cancelled_owned() => {
+                Err(NodeError::Unpublishing(volume.id.clone()))
+            }
+        }
     }
 
     fn rewrite(
@@ -142,25 +151,13 @@ impl Node {
         work.svid = Some(svid);
         work.bundles = Some(bundles);
         work.succeeded();
-        self.write_record(&dir, volume, work, id)
+        self.places.write_record(&dir, volume, work, RecordState::Live, id)
     }
 
     /// Notes what became of a live volume.
     fn note(&self, volume: &Volume, work: &Work, id: &SpiffeId) -> Result<(), NodeError> {
         let dir = self.places.open_ours(&volume.target, work.device)?;
-        self.write_record(&dir, volume, work, id)
-    }
-
-    fn write_record(
-        &self,
-        dir: &VolumeDir,
-        volume: &Volume,
-        work: &Work,
-        id: &SpiffeId,
-    ) -> Result<(), NodeError> {
-        let (state, driver) = (RecordState::Live, &self.places.driver_name);
-        store::write_record(dir, volume, work, state, id, driver)
-            .map_err(NodeError::io("write the record of", volume.target.path()))
+        self.places.write_record(&dir, volume, work, RecordState::Live, id)
     }
 
     pub(super) fn verifies(
