@@ -12,6 +12,7 @@
 
 mod bad_requests;
 mod calls;
+mod container;
 mod crash;
 mod demo;
 mod dropped;
