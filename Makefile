@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench fuzz setup setup-build setup-test setup-check clean
+.PHONY: help demo test check e2e bench fuzz setup setup-build setup-test setup-e2e setup-check clean
 
 DENY_VERSION := 0.20.2
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/svid-csi
@@ -19,7 +19,7 @@ FUZZ_LONG_SECONDS ?= 600
 ARGS ?=
 
 help: ## show this
-	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: setup-build ## pods, rotation, a crash and mutual TLS on this machine, without a cluster
 	@cargo build --release --locked
@@ -33,8 +33,12 @@ check: setup-check ## format, lints, dependency rules
 	cargo fmt --all --check
 	cargo fmt --manifest-path fuzz/Cargo.toml --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
+	cargo clippy --test e2e --locked -- -D warnings
 	@cargo fetch --locked
 	$(DENY) --offline --locked check --hide-inclusion-graph bans licenses sources
+
+e2e: setup-e2e $(if $(KUBECONFIG),,image example-image) ## everything in a real cluster on this machine; SUITE=name for one
+	@cargo test --quiet --locked --test e2e
 
 bench: setup-build ## measure; prints a table and writes bench-results/
 	.ci/contained cargo bench --locked --bench volumes -- $(ARGS)
@@ -53,6 +57,9 @@ setup-build:
 
 setup-test:
 	@.ci/setup test
+
+setup-e2e:
+	@.ci/setup e2e
 
 setup-check: setup-build $(DENY)
 

@@ -1,0 +1,229 @@
+//! What every suite stands on: a cluster with the images loaded, a CA and the chart installed.
+
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::json;
+
+use crate::{
+    ca::Ca,
+    cluster::{Cluster, name_of},
+    command::Run,
+    patience::eventually,
+    pod::Pod,
+    story::Story,
+    workload::Workload,
+};
+
+pub const TRUST_DOMAIN: &str = "example.org";
+pub const DRIVER: &str = "csi.svid.dev";
+/// The chart's namespace, release and DaemonSet.
+pub const NAMESPACE: &str = "svid-csi";
+pub const RELEASE: &str = "svid-csi";
+/// How long a new CA is in every bundle before it signs.
+pub const PROPAGATION: Duration = Duration::from_secs(20);
+
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+const LABEL: &str = "svid.dev/e2e";
+const EXAMPLE_IMAGE: &str = "localhost/svid-csi-examples:1";
+
+/// The cluster and what is on it.
+pub struct Ground {
+    pub cluster: Cluster,
+    /// `repository:tag` of the driver's image.
+    pub image: String,
+    /// An image with a shell, openssl and the examples' servers.
+    pub example_image: String,
+    /// Where results and diagnostics go.
+    pub out: PathBuf,
+    pub ca: Ca,
+    keep: bool,
+}
+
+// === impl Ground ===
+
+impl Ground {
+    /// By the environment; nothing is started yet.
+    pub fn from_environment() -> Result<Self> {
+        let setting = |name: &str| env::var(name).ok().filter(|value| !value.is_empty());
+        let out = repository().join("target/e2e");
+        fs::create_dir_all(&out)?;
+        let own = setting("KUBECONFIG").is_none();
+        let directory = setting("CLUSTER_DIR").unwrap_or("/var/tmp/svid-csi-e2e".to_owned());
+        let version = env!("CARGO_PKG_VERSION");
+        let image = setting("IMAGE").unwrap_or(format!("localhost/svid-csi:{version}"));
+        Ok(Self {
+            cluster: Cluster::new(own.then(|| directory.into())),
+            image,
+            example_image: setting("EXAMPLE_IMAGE").unwrap_or(EXAMPLE_IMAGE.to_owned()),
+            ca: Ca::make(&out.join("ca"), "e2e")?,
+            out,
+            keep: setting("KEEP").is_some_and(|value| value != "0"),
+        })
+    }
+
+    /// Brings it all up: a new cluster, unless it is to be kept or is a person's own.
+    pub fn lay(&self, story: &Story) -> Result<()> {
+        if self.cluster.is_ours() {
+            if !self.keep {
+                self.cluster.script(["down"]).limit(Duration::from_mins(2)).text()?;
+            }
+            // The first time, everything is built.
+            let up = self.cluster.script(["up", "--nodes", "2"]).limit(Duration::from_mins(45));
+            up.shown()?;
+            story.step("two nodes are up");
+            let images = ["target/image/svid-csi.tar", "target/image/svid-csi-examples.tar"];
+            let paths = images.map(|image| repository().join(image).display().to_string());
+            self.load(&paths)?;
+            story.step("images are loaded");
+        }
+        self.cluster.apply(&[json!({
+            "apiVersion": "v1",
+            "kind": "Namespace",
+            "metadata": {
+                "name": NAMESPACE,
+                "labels": {"pod-security.kubernetes.io/enforce": "privileged"},
+            },
+        })])?;
+        self.cluster.apply(&[self.ca.secret()?])?;
+        self.install(&[])?;
+        story.step("the chart is installed");
+        Ok(())
+    }
+
+    /// Image archives into every node.
+    pub fn load(&self, archives: &[String]) -> Result<()> {
+        let args = ["load"].into_iter().chain(archives.iter().map(String::as_str));
+        self.cluster.script(args).text().map(drop)
+    }
+
+    /// Installs or upgrades the chart with the suites' values and these `--set`s, and waits.
+    pub fn install(&self, sets: &[&str]) -> Result<()> {
+        let (repository_name, tag) =
+            self.image.rsplit_once(':').context("IMAGE must be repository:tag")?;
+        let chart = chart().display().to_string();
+        let mut args = vec!["upgrade", "--install", RELEASE, &chart, "-n", NAMESPACE, "--wait"];
+        let values = [
+            format!("trustDomain={TRUST_DOMAIN}"),
+            format!("local.propagation={}s", PROPAGATION.as_secs()),
+            format!("image.repository={repository_name}"),
+            format!("image.tag={tag}"),
+        ];
+        for value in values.iter().map(String::as_str).chain(sets.iter().copied()) {
+            args.extend(["--set", value]);
+        }
+        args.extend(["--timeout", "2m"]);
+        self.cluster.helm(args).text().map(drop)
+    }
+
+    /// Another image of the driver, loaded: its tag. Its program is the same, its digest is not.
+    pub fn second_image(&self) -> Result<String> {
+        let tag = "e2e-second";
+        let archive = self.out.join("second.tar").display().to_string();
+        let script = repository().join("hack/image").display().to_string();
+        Run::new(&script, ["--tag", tag, "--out", &archive])
+            .limit(Duration::from_mins(15))
+            .text()?;
+        self.load(&[archive])?;
+        Ok(tag.to_owned())
+    }
+
+    /// A new namespace for a suite; it is deleted after it.
+    pub fn namespace(&self, name: &str) -> Result<()> {
+        self.cluster.apply(&[json!({
+            "apiVersion": "v1",
+            "kind": "Namespace",
+            "metadata": {"name": name, "labels": {LABEL: "true"}},
+        })])?;
+        // Pods made before it are refused.
+        eventually("the namespace's ServiceAccount", Duration::from_secs(20), || {
+            self.cluster.get(name, "serviceaccount", "default").map(drop)
+        })
+    }
+
+    /// A pod to be made with the examples' image.
+    pub fn workload(&self, namespace: &str, name: &str) -> Workload {
+        Workload::new(namespace, name, &self.example_image)
+    }
+
+    /// The driver's pods, one a node.
+    pub fn driver_pods(&self) -> Result<Vec<Pod>> {
+        self.cluster.pods(NAMESPACE, "app.kubernetes.io/component=node")
+    }
+
+    pub fn driver_pod(&self, node: &str) -> Result<Pod> {
+        let found = self.driver_pods()?.into_iter().find(|pod| pod.node == node);
+        found.with_context(|| format!("no driver on {node}"))
+    }
+
+    /// The driver's metrics of a node, as text.
+    pub fn metrics(&self, node: &str) -> Result<String> {
+        let pod = self.driver_pod(node)?.name;
+        let path = format!("/api/v1/namespaces/{NAMESPACE}/pods/{pod}:9809/proxy/metrics");
+        self.cluster.kubectl(["get", "--raw", &path])
+    }
+
+    /// The driver is ready on every node.
+    pub fn driver_is_ready(&self, limit: Duration) -> Result<()> {
+        let nodes = self.cluster.nodes()?;
+        eventually("a ready driver on every node", limit, || {
+            let pods = self.driver_pods()?;
+            for node in &nodes {
+                let pod = pods.iter().find(|pod| pod.node == *node);
+                let pod = pod.with_context(|| format!("no driver on {node}"))?;
+                ensure!(pod.is_ready(), "the driver on {node} is {}", pod.state());
+            }
+            Ok(())
+        })
+    }
+
+    /// After a suite: its namespaces go, and with them every mount and directory of their pods.
+    pub fn sweep(&self) -> Result<()> {
+        let namespaces = self.cluster.list("", "namespaces", LABEL)?;
+        if !namespaces.is_empty() {
+            let names = namespaces.iter().map(name_of);
+            let args = ["delete", "namespace", "--ignore-not-found", "--timeout=100s"];
+            self.cluster.kubectl(args.into_iter().chain(names))?;
+        }
+        self.driver_is_ready(Duration::from_mins(1))?;
+        if self.cluster.is_ours() {
+            eventually("volumes of deleted pods to go", Duration::from_mins(1), || {
+                for node in self.cluster.nodes()? {
+                    let left = self.cluster.node(&node).volumes()?;
+                    ensure!(left.is_empty(), "{} are left on {node}: {:?}", left.len(), left[0]);
+                }
+                Ok(())
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Leaves nothing, unless it is to be kept.
+    pub fn clear(&self) -> Result<()> {
+        if self.keep {
+            let hint = self.cluster.hint();
+            crate::say(&format!("KEEP: the cluster is up; {hint}"));
+            return Ok(());
+        }
+        if self.cluster.is_ours() {
+            let down = self.cluster.script(["down"]).stubborn().limit(Duration::from_mins(3));
+            return down.text().map(drop);
+        }
+        self.sweep()?;
+        self.cluster.helm(["uninstall", RELEASE, "-n", NAMESPACE, "--wait"]).text()?;
+        self.cluster.delete_namespace(NAMESPACE, Duration::from_mins(2))
+    }
+}
+
+/// The top of the checkout.
+pub fn repository() -> &'static Path {
+    Path::new(ROOT)
+}
+
+pub fn chart() -> PathBuf {
+    repository().join("deploy/charts/svid-csi")
+}

@@ -1,0 +1,174 @@
+//! The node plugin in a real cluster: real kubelets, containerds and pods (docs/testing.md).
+//!
+//! Every suite takes the cluster as it finds it, leaves it so, and ends with one line that says
+//! what was seen.
+
+#![allow(missing_docs, unreachable_pub, reason = "tests are nobody's interface")]
+#![allow(dead_code, reason = "the suites that use the rest are to come")]
+
+mod ca;
+mod cluster;
+mod command;
+mod diagnostics;
+mod ground;
+mod node;
+mod ownership;
+mod patience;
+mod pod;
+mod results;
+mod set;
+mod story;
+mod workload;
+
+use std::{
+    any::Any,
+    env, fs,
+    io::Write,
+    panic::{AssertUnwindSafe, catch_unwind},
+    process::ExitCode,
+};
+
+use anyhow::{Context, Result, anyhow, bail};
+
+use crate::{
+    ground::Ground,
+    patience::{heed_signals, interrupted},
+    results::{Outcome, Results},
+    story::{Seen, Story},
+};
+
+/// A part of the proof that can run alone.
+struct Suite {
+    name: &'static str,
+    about: &'static str,
+    /// Whether it must look into nodes, restart or kill them: only in our own cluster.
+    needs_nodes: bool,
+    run: fn(&Ground, &Story) -> Result<Seen>,
+}
+
+const SUITES: &[Suite] = &[Suite {
+    name: "ownership",
+    about: "owners and modes for every kind of user, and that nobody else sees or changes a file",
+    needs_nodes: false,
+    run: ownership::run,
+}];
+
+const USAGE: &str = "usage: make e2e [SUITE=name,…] [KEEP=1]
+  KEEP=1        uses the cluster that is up, if it is, and leaves it up
+  CLUSTER_DIR   where the cluster keeps its state (/var/tmp/svid-csi-e2e)
+  KUBECONFIG    another cluster instead; IMAGE and EXAMPLE_IMAGE must be names that it can pull
+suites:";
+
+fn main() -> ExitCode {
+    match tested() {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            say(&format!("e2e: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Whether all went well.
+fn tested() -> Result<bool> {
+    let wanted = env::var("SUITE").unwrap_or_default();
+    let args = env::args().skip(1).collect::<Vec<_>>().join(",");
+    let names: Vec<_> =
+        wanted.split(',').chain(args.split(',')).filter(|n| !n.is_empty()).collect();
+    if names.iter().any(|name| ["-h", "--help"].contains(name)) {
+        say(&usage());
+        return Ok(true);
+    }
+    if let Some(name) = names.iter().find(|name| SUITES.iter().all(|suite| suite.name != **name)) {
+        bail!("there is no suite {name}\n{}", usage());
+    }
+    heed_signals()?;
+    let ground = Ground::from_environment()?;
+    let mut results = Results::default();
+    let laid = caught(|| ground.lay(&Story::begin("the cluster")));
+    if let Err(error) = &laid {
+        failed(&ground, "the cluster", error);
+    } else {
+        let chosen = SUITES.iter().filter(|s| names.is_empty() || names.contains(&s.name));
+        for suite in chosen {
+            if interrupted() || !run(&ground, suite, &mut results) {
+                break;
+            }
+        }
+    }
+    results.show(&ground.out)?;
+    ground.clear().context("the cluster's end")?;
+    laid?;
+    Ok(results.are_good() && !interrupted())
+}
+
+/// Whether the next suite still finds what it needs.
+fn run(ground: &Ground, suite: &Suite, results: &mut Results) -> bool {
+    let name = suite.name;
+    if suite.needs_nodes && !ground.cluster.is_ours() {
+        say(&format!("{name}: skipped: it needs the nodes themselves, and this cluster is yours"));
+        results.add(name, 0.0, Outcome::Skipped);
+        return true;
+    }
+    let story = Story::begin(name);
+    let seen = caught(|| (suite.run)(ground, &story));
+    let seconds = story.elapsed().as_secs_f64();
+    match &seen {
+        Ok(seen) => say(&format!("{name}: {} ({seconds:.0} s)", seen.line)),
+        Err(error) => failed(ground, name, error),
+    }
+    let swept = if interrupted() { Ok(()) } else { caught(|| ground.sweep()) };
+    let swept = swept.context("what the suite left behind");
+    if let Err(error) = &swept {
+        failed(ground, &format!("{name}-after"), error);
+        say("the cluster is not fit for another suite");
+    }
+    let fit = swept.is_ok();
+    results.add(
+        name,
+        seconds,
+        match seen.and_then(|seen| swept.map(|()| seen)) {
+            Ok(seen) => Outcome::Passed(seen),
+            Err(error) => Outcome::Failed(format!("{error:#}")),
+        },
+    );
+    fit
+}
+
+/// Says what failed, and keeps what was to be seen then.
+fn failed(ground: &Ground, name: &str, error: &anyhow::Error) {
+    say(&format!("{name}: FAILED: {error:#}"));
+    if interrupted() {
+        return;
+    }
+    let directory = ground.out.join(name.replace(' ', "-"));
+    let _ = fs::remove_dir_all(&directory);
+    if fs::create_dir_all(&directory).is_ok() {
+        let _ = fs::write(directory.join("failure.txt"), format!("{error:?}\n"));
+        diagnostics::collect(ground, &directory);
+        say(&format!("{name}: pods, events and logs are in {}", directory.display()));
+    }
+}
+
+/// A panic is a failure like any other: the cluster must still go.
+fn caught<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| Err(panicked(&*panic)))
+}
+
+fn panicked(panic: &(dyn Any + Send)) -> anyhow::Error {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+    anyhow!("panic: {}", text.unwrap_or("?"))
+}
+
+fn usage() -> String {
+    let lines = SUITES.iter().map(|suite| format!("\n  {:<10}  {}", suite.name, suite.about));
+    lines.fold(USAGE.to_owned(), |all, line| all + &line)
+}
+
+/// Says it to the person.
+fn say(line: &str) {
+    // Nobody may be listening any more.
+    let _ = writeln!(std::io::stdout(), "{line}");
+}
