@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test check e2e bench fuzz setup setup-build setup-test setup-e2e setup-check clean
+.PHONY: help demo test check e2e bench fuzz image setup setup-build setup-test setup-e2e setup-image setup-check clean
 
 DENY_VERSION := 0.20.2
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/svid-csi
@@ -40,6 +40,9 @@ check: setup-check ## format, lints, dependency rules
 e2e: setup-e2e $(if $(KUBECONFIG),,image example-image) ## everything in a real cluster on this machine; SUITE=name for one
 	@cargo test --quiet --locked --test e2e
 
+image: setup-image ## the driver's image and its SBOM, in target/image
+	@hack/image
+
 bench: setup-build ## measure; prints a table and writes bench-results/
 	.ci/contained cargo bench --locked --bench volumes -- $(ARGS)
 
@@ -60,6 +63,9 @@ setup-test:
 
 setup-e2e:
 	@.ci/setup e2e
+
+setup-image:
+	@.ci/setup image
 
 setup-check: setup-build $(DENY)
 
