@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test check e2e bench fuzz image setup setup-build setup-test setup-e2e setup-image setup-check clean
+.PHONY: help demo test check e2e bench fuzz image example-image setup setup-build setup-test setup-e2e setup-image setup-check clean
 
 DENY_VERSION := 0.20.2
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/svid-csi
@@ -19,7 +19,7 @@ FUZZ_LONG_SECONDS ?= 600
 ARGS ?=
 
 help: ## show this
-	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: setup-build ## pods, rotation, a crash and mutual TLS on this machine, without a cluster
 	@cargo build --release --locked
@@ -42,6 +42,9 @@ e2e: setup-e2e $(if $(KUBECONFIG),,image example-image) ## everything in a real 
 
 image: setup-image ## the driver's image and its SBOM, in target/image
 	@hack/image
+
+example-image: setup-image ## the image that deploy/examples run, in target/image
+	@hack/example-image
 
 bench: setup-build ## measure; prints a table and writes bench-results/
 	.ci/contained cargo bench --locked --bench volumes -- $(ARGS)
