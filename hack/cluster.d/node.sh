@@ -18,7 +18,7 @@ boot_node() {
     local node=$1
     if ! alive "$node" machine; then
         configure_node "$node"
-        make_groups "$node/pods"
+        pod_groups "$node"
         launch "$node" machine unshare --net --mount --propagation private "$here/cluster.d/machine" "$(node_dir "$node")"
         wait_for 10 "$node" machine test -f "/proc/$(pid_of "$node" machine)/root/run/machine-is-up"
         connect_node "$node"

@@ -19,14 +19,15 @@ alive() {
         grep -qsx "$(pid_of "$1" "$2")" "$(group_of "$1" "$2")/cgroup.procs"
 }
 
-# launch PLACE NAME COMMAND...: in a session of its own, away from ^C and the terminal
+# launch PLACE NAME COMMAND...: in a session of its own, away from ^C and the terminal. The shell
+# makes a background command ignore two signals, and containers would inherit that.
 launch() {
     local place=$1 name=$2
     shift 2
     mkdir -p "$CLUSTER_DIR/run/$place" "$CLUSTER_DIR/log/$place"
     (
         join "$place" "$name"
-        setsid "$@" >>"$(log_of "$place" "$name")" 2>&1 </dev/null 9>&- &
+        setsid env --default-signal=INT,QUIT "$@" >>"$(log_of "$place" "$name")" 2>&1 </dev/null 9>&- &
         echo $! >"$CLUSTER_DIR/run/$place/$name.pid"
     )
 }
@@ -45,12 +46,18 @@ stop_process() {
 
 cgroup_mounts() { findmnt --noheadings --list --types cgroup,cgroup2 --output TARGET; }
 
-# make_groups PATH: in every hierarchy, as kubelet wants to find it
-make_groups() {
-    local hierarchy
+# pod_groups NODE: in every hierarchy, as kubelet wants to find them
+pod_groups() {
+    local hierarchy group
     while read -r hierarchy; do
-        mkdir -p "$hierarchy/$GROUP/$1"
+        mkdir -p "$hierarchy/$GROUP/$1/pods"
     done < <(cgroup_mounts)
+    # With cgroup v2 alone, a group has only the controllers that those above it hand down.
+    if grep -qw memory "$UNIFIED/cgroup.controllers"; then
+        for group in "$UNIFIED" "$UNIFIED/$GROUP" "$UNIFIED/$GROUP/$1"; do
+            echo '+cpu +cpuset +memory +pids' >"$group/cgroup.subtree_control"
+        done
+    fi
 }
 
 # kill_group [PLACE]: every process in the group and below it, then the groups of every hierarchy

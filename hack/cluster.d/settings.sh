@@ -33,6 +33,10 @@ SERVICE_RANGE=10.96.0.0/24
 POD_RANGE=10.244.0.0/16
 node_ip() { echo "10.88.0.$((10 + ${1#node-}))"; }
 pod_range() { echo "10.244.${1#node-}.0/24"; }
+# A proxy is for the way out; this is none.
+NO_PROXY=${NO_PROXY:+$NO_PROXY,}127.0.0.1,localhost,$CONTROL_PLANE_IP/24,$SERVICE_RANGE,$POD_RANGE,.svc,.cluster.local
+no_proxy=$NO_PROXY
+export NO_PROXY no_proxy
 
 # foreign: is KUBECONFIG that of another cluster?
 foreign() {
