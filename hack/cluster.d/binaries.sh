@@ -59,6 +59,9 @@ build_one() {
         exec go build -trimpath -buildvcs=false -mod=readonly -ldflags "-s -w $flags" \
             -o "$file.part" "$package") >"$log" 2>&1 8>&- &
     pid=$!
+    # The compiler, being in the background, does not get ^C.
+    # shellcheck disable=SC2064
+    trap "kill $pid 2>/dev/null || true" EXIT
     echo "cluster: building $which: $(basename "$file")"
     while kill -0 "$pid" 2>/dev/null; do
         sleep 0.5
@@ -68,6 +71,7 @@ build_one() {
         fi
     done
     wait "$pid" || { tail -n 20 "$log" >&2 && die "cannot build $(basename "$file"): see $log"; }
+    trap - EXIT
     mv "$file.part" "$file"
     echo "cluster: building $which: $(basename "$file"), done in $((SECONDS - began)) s"
 }

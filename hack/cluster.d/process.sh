@@ -48,14 +48,18 @@ cgroup_mounts() { findmnt --noheadings --list --types cgroup,cgroup2 --output TA
 
 # pod_groups NODE: in every hierarchy, as kubelet wants to find them
 pod_groups() {
-    local hierarchy group
+    local hierarchy group controller
     while read -r hierarchy; do
         mkdir -p "$hierarchy/$GROUP/$1/pods"
     done < <(cgroup_mounts)
     # With cgroup v2 alone, a group has only the controllers that those above it hand down.
     if grep -qw memory "$UNIFIED/cgroup.controllers"; then
         for group in "$UNIFIED" "$UNIFIED/$GROUP" "$UNIFIED/$GROUP/$1"; do
-            echo '+cpu +cpuset +memory +pids' >"$group/cgroup.subtree_control"
+            for controller in cpu cpuset memory hugetlb pids; do
+                if grep -qw "$controller" "$group/cgroup.controllers"; then
+                    echo "+$controller" >"$group/cgroup.subtree_control"
+                fi
+            done
         done
     fi
 }
