@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test check e2e bench fuzz image example-image setup setup-build setup-test setup-e2e setup-image setup-check clean
+.PHONY: help demo test check chart e2e bench fuzz image example-image setup setup-build setup-test setup-e2e setup-image setup-chart setup-check clean
 
 DENY_VERSION := 0.20.2
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/svid-csi
@@ -36,6 +36,9 @@ check: setup-check ## format, lints, dependency rules
 	cargo clippy --test e2e --locked -- -D warnings
 	@cargo fetch --locked
 	$(DENY) --offline --locked check --hide-inclusion-graph bans licenses sources
+
+chart: setup-chart ## the Helm chart and what is rendered from it; UPDATE=1 renders anew
+	@hack/chart $(if $(UPDATE),update,check)
 
 e2e: setup-e2e $(if $(KUBECONFIG),,image example-image) ## everything in a real cluster on this machine; SUITE=name for one
 	@cargo test --quiet --locked --test e2e
@@ -69,6 +72,9 @@ setup-e2e:
 
 setup-image:
 	@.ci/setup image
+
+setup-chart:
+	@.ci/setup chart
 
 setup-check: setup-build $(DENY)
 
