@@ -28,7 +28,7 @@ exec_in_control_plane() {
 control_plane_network() {
     alive control-plane network && return
     launch control-plane network unshare --net sleep infinity
-    wait_for 5 control-plane network own_network control-plane network
+    wait_for 30 control-plane network own_network control-plane network
     in_control_plane sh -euc "
         ip link set lo up
         ip link add br0 type bridge
@@ -104,10 +104,10 @@ start_controllers() {
 }
 
 wait_for_control_plane() {
-    wait_for 60 control-plane kube-apiserver admin get --raw /readyz
+    wait_for 120 control-plane kube-apiserver admin get --raw /readyz
     admin apply --filename "$here/cluster.d/coredns.yaml" >/dev/null
     start_controllers
     # Without it the first pod would be refused.
-    wait_for 60 control-plane kube-controller-manager admin --namespace default get serviceaccount default
-    wait_for 60 control-plane coredns in_control_plane busybox nslookup kubernetes.default.svc.cluster.local "$CONTROL_PLANE_IP"
+    wait_for 120 control-plane kube-controller-manager admin --namespace default get serviceaccount default
+    wait_for 120 control-plane coredns in_control_plane busybox nslookup kubernetes.default.svc.cluster.local "$CONTROL_PLANE_IP"
 }

@@ -20,7 +20,7 @@ boot_node() {
         configure_node "$node"
         pod_groups "$node"
         launch "$node" machine unshare --net --mount --propagation private "$here/cluster.d/machine" "$(node_dir "$node")"
-        wait_for 10 "$node" machine test -f "/proc/$(pid_of "$node" machine)/root/run/machine-is-up"
+        wait_for 30 "$node" machine test -f "/proc/$(pid_of "$node" machine)/root/run/machine-is-up"
         connect_node "$node"
     fi
     start_containerd "$node"
@@ -137,13 +137,13 @@ start_node_daemons() {
     start_kube-proxy "$1"
 }
 
-wait_for_containerd() { wait_for 30 "$1" containerd in_node "$1" ctr --connect-timeout 2s version; }
+wait_for_containerd() { wait_for 60 "$1" containerd in_node "$1" ctr --connect-timeout 2s version; }
 # kubelet is asked through the API server, as `kubectl exec` will be.
 wait_for_kubelet() {
-    wait_for 60 "$1" kubelet admin get --raw "/api/v1/nodes/$1/proxy/healthz"
-    wait_for 60 "$1" kubelet node_is_ready "$1"
+    wait_for 120 "$1" kubelet admin get --raw "/api/v1/nodes/$1/proxy/healthz"
+    wait_for 120 "$1" kubelet node_is_ready "$1"
 }
-wait_for_kube-proxy() { wait_for 30 "$1" kube-proxy in_node "$1" busybox wget -q -O /dev/null http://127.0.0.1:10256/healthz; }
+wait_for_kube-proxy() { wait_for 60 "$1" kube-proxy in_node "$1" busybox wget -q -O /dev/null http://127.0.0.1:10256/healthz; }
 wait_for_node() {
     wait_for_kubelet "$1"
     wait_for_kube-proxy "$1"
