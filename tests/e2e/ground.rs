@@ -3,6 +3,7 @@
 use std::{
     env, fs,
     path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -24,8 +25,9 @@ pub const DRIVER: &str = "csi.svid.dev";
 /// The chart's namespace, release and DaemonSet.
 pub const NAMESPACE: &str = "svid-csi";
 pub const RELEASE: &str = "svid-csi";
-/// How long a new CA is in every bundle before it signs.
-pub const PROPAGATION: Duration = Duration::from_secs(20);
+/// How long a new CA is in every bundle before it signs: longer than one node's kubelet and driver
+/// can be behind the other's.
+pub const PROPAGATION: Duration = Duration::from_secs(40);
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 const LABEL: &str = "svid.dev/e2e";
@@ -40,7 +42,7 @@ pub struct Ground {
     pub example_image: String,
     /// Where results and diagnostics go.
     pub out: PathBuf,
-    pub ca: Ca,
+    ca: Mutex<Arc<Ca>>,
     keep: bool,
 }
 
@@ -60,7 +62,7 @@ impl Ground {
             cluster: Cluster::new(own.then(|| directory.into())),
             image,
             example_image: setting("EXAMPLE_IMAGE").unwrap_or(EXAMPLE_IMAGE.to_owned()),
-            ca: Ca::make(&out.join("ca"), "e2e")?,
+            ca: Mutex::new(Arc::new(Ca::make(&out.join("ca"), "e2e")?)),
             out,
             keep: setting("KEEP").is_some_and(|value| value != "0"),
         })
@@ -89,9 +91,33 @@ impl Ground {
                 "labels": {"pod-security.kubernetes.io/enforce": "privileged"},
             },
         })])?;
-        self.cluster.apply(&[self.ca.secret()?])?;
+        self.cluster.apply(&[self.ca().secret()?])?;
         self.install(&[])?;
         story.step("the chart is installed");
+        Ok(())
+    }
+
+    /// The CA whose Secret the drivers have, unless a suite has just broken it.
+    pub fn ca(&self) -> Arc<Ca> {
+        Arc::clone(&self.ca.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Puts another CA into the Secret.
+    pub fn replace_ca(&self, ca: Ca) -> Result<()> {
+        self.cluster.apply(&[ca.secret()?])?;
+        *self.ca.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(ca);
+        Ok(())
+    }
+
+    /// Applies an example, in a person's own cluster with the image that it can pull. Its namespace
+    /// is deleted after the suite.
+    pub fn apply_example(&self, manifest: &str) -> Result<()> {
+        let manifest = manifest.replace(EXAMPLE_IMAGE, &self.example_image);
+        self.cluster.apply_text(&manifest)?;
+        for namespace in namespaces(&manifest) {
+            let label = format!("{LABEL}=true");
+            self.cluster.kubectl(["label", "--overwrite", "namespace", namespace, &label])?;
+        }
         Ok(())
     }
 
@@ -217,6 +243,16 @@ impl Ground {
         self.cluster.helm(["uninstall", RELEASE, "-n", NAMESPACE, "--wait"]).text()?;
         self.cluster.delete_namespace(NAMESPACE, Duration::from_mins(2))
     }
+}
+
+/// The namespaces that a manifest makes.
+pub fn namespaces(manifest: &str) -> Vec<&str> {
+    let objects = manifest.split("\n---").filter(|object| object.contains("\nkind: Namespace\n"));
+    let name = |object: &'_ str| -> Option<usize> { object.find("\n  name: ") };
+    objects
+        .filter_map(|object| object.get(name(object)? + 9..)?.lines().next())
+        .map(str::trim)
+        .collect()
 }
 
 /// The top of the checkout.

@@ -10,12 +10,16 @@ mod ca;
 mod cluster;
 mod command;
 mod diagnostics;
+mod examples;
 mod ground;
 mod node;
+mod observer;
 mod ownership;
 mod patience;
 mod pod;
 mod results;
+mod rotation;
+mod scale;
 mod set;
 mod story;
 mod workload;
@@ -46,12 +50,32 @@ struct Suite {
     run: fn(&Ground, &Story) -> Result<Seen>,
 }
 
-const SUITES: &[Suite] = &[Suite {
-    name: "ownership",
-    about: "owners and modes for every kind of user, and that nobody else sees or changes a file",
-    needs_nodes: false,
-    run: ownership::run,
-}];
+const SUITES: &[Suite] = &[
+    Suite {
+        name: "examples",
+        about: "every file of deploy/examples as it stands",
+        needs_nodes: false,
+        run: examples::run,
+    },
+    Suite {
+        name: "ownership",
+        about: "owners and modes for every kind of user, and that nobody else sees or changes a file",
+        needs_nodes: false,
+        run: ownership::run,
+    },
+    Suite {
+        name: "rotation",
+        about: "ten renewals and a new CA under the eyes of applications",
+        needs_nodes: false,
+        run: rotation::run,
+    },
+    Suite {
+        name: "scale",
+        about: "a hundred pods at once beside the same pods with an emptyDir",
+        needs_nodes: false,
+        run: scale::run,
+    },
+];
 
 const USAGE: &str = "usage: make e2e [SUITE=name,…] [KEEP=1]
   KEEP=1        uses the cluster that is up, if it is, and leaves it up
