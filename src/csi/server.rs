@@ -25,7 +25,10 @@ use tracing::{info, warn};
 use super::{identity::IdentityService, node::NodeService, registration::RegistrationService};
 use crate::{
     node::Node,
-    sys::socket::{self, SocketIdentity},
+    sys::{
+        RewriteAuthority,
+        socket::{self, SocketIdentity},
+    },
 };
 
 /// Root only: whoever can call the driver can have any identity of this node.
@@ -77,12 +80,15 @@ pub enum ServeError {
     Grpc(#[from] tonic::transport::Error),
 }
 
+/// kubelet names the socket's path as its authority.
+type Connection = RewriteAuthority<UnixStream>;
+
 /// One socket's name, whatever listener is behind it now.
 struct Endpoint {
     path: PathBuf,
     health: SocketHealth,
-    connections: mpsc::Sender<io::Result<UnixStream>>,
-    incoming: Option<mpsc::Receiver<io::Result<UnixStream>>>,
+    connections: mpsc::Sender<io::Result<Connection>>,
+    incoming: Option<mpsc::Receiver<io::Result<Connection>>>,
     bound: Option<Bound>,
 }
 
@@ -184,7 +190,7 @@ impl Endpoint {
     }
 
     /// Every connection, whichever listener took it.
-    fn incoming(&mut self) -> ReceiverStream<io::Result<UnixStream>> {
+    fn incoming(&mut self) -> ReceiverStream<io::Result<Connection>> {
         let fallback = || mpsc::channel(1).1;
         ReceiverStream::new(self.incoming.take().unwrap_or_else(fallback))
     }
@@ -209,7 +215,8 @@ impl Endpoint {
         let connections = self.connections.clone();
         bound.accepting = Some(accepting.spawn(async move {
             loop {
-                let connection = listener.accept().await.map(|(stream, _)| stream);
+                let connection = listener.accept().await;
+                let connection = connection.map(|(stream, _)| RewriteAuthority::new(stream));
                 if let Err(error) = &connection {
                     // Out of descriptors, most likely: it passes.
                     warn!(%error, "accept");

@@ -10,6 +10,7 @@ pub mod selinux;
 pub mod socket;
 
 mod atomic_writer;
+mod authority;
 mod current_set;
 mod file_set;
 mod kubelet_dir;
@@ -22,6 +23,7 @@ mod tree;
 mod volume_dir;
 
 pub use atomic_writer::AtomicWriter;
+pub use authority::RewriteAuthority;
 pub use current_set::CurrentSet;
 pub use file_set::{FileSet, Ownership};
 pub use kubelet_dir::{KubeletDir, TargetError, TargetPath};
