@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test check chart e2e bench fuzz image example-image setup setup-build setup-test setup-e2e setup-image setup-chart setup-check clean
+.PHONY: help demo test check chart e2e bench fuzz image image-check push example-image setup setup-build setup-test setup-e2e setup-image setup-chart setup-check clean
 
 DENY_VERSION := 0.20.2
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/svid-csi
@@ -45,6 +45,14 @@ e2e: setup-e2e $(if $(KUBECONFIG),,image example-image) ## everything in a real 
 
 image: setup-image ## the driver's image and its SBOM, in target/image
 	@hack/image
+
+image-check: ## build the image twice, compare, look into it, push it to a registry on loopback
+	@.ci/setup image-check
+	@hack/image-check
+
+push: setup-image ## push the image; IMAGE=registry/name:tag, ARGS for buildah push
+	@$(if $(IMAGE),,$(error IMAGE=registry/name:tag is needed))hack/image
+	@hack/image-push $(IMAGE) $(ARGS)
 
 example-image: setup-image ## the image that deploy/examples run, in target/image
 	@hack/example-image
