@@ -27,13 +27,14 @@ pub use self::{
     error::NodeError,
     publish::PublishRequest,
     recover::Recovered,
+    rotator::RotatorInbox,
     stats::{Usage, VolumeStats},
 };
 use self::{
     issuer::Issuer,
     metrics::{Metrics, StateLabel, VolumeState},
     place::{Mounted, Places},
-    rotator::{Rotator, RotatorHandle, RotatorInbox, Tend},
+    rotator::{Rotator, RotatorHandle, Tend},
     table::VolumeTable,
 };
 use crate::{

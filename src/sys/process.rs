@@ -5,7 +5,7 @@ use std::io;
 use nix::{
     sys::{
         prctl::set_dumpable,
-        resource::{Resource, setrlimit},
+        resource::{Resource, getrlimit, setrlimit},
         signal::{Signal, kill},
     },
     unistd::Pid,
@@ -16,6 +16,16 @@ use nix::{
 pub fn forbid_core_dumps() -> io::Result<()> {
     setrlimit(Resource::RLIMIT_CORE, 0, 0)?;
     Ok(set_dumpable(false)?)
+}
+
+/// Lets this process have as many files open as it may: a thousand is the usual limit, and each
+/// connection needs one.
+pub fn raise_descriptor_limit() -> io::Result<()> {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    if soft < hard {
+        setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
+    }
+    Ok(())
 }
 
 /// Asks a process to end (SIGTERM). The caller must still be its parent, or the number may be

@@ -272,6 +272,39 @@ fn idle_connections_keep_nobody_from_the_health_endpoints() {
     });
 }
 
+/// A rollout must not wait for a start that waits for another plugin.
+#[test]
+fn a_signal_ends_a_start_that_is_not_done() {
+    on_a_node(async || {
+        let first = Node::started(&[]).await;
+        let kubelet = first.kubelet().display().to_string();
+        let mut second = Node::new(&["--kubelet-dir", &kubelet]);
+        second.launch();
+        eventually("it waits", async || {
+            second.log().contains("waiting for another node plugin").then_some(())
+        })
+        .await;
+        let began = std::time::Instant::now();
+        assert_eq!(second.terminate().await, Some(0), "{}", second.log());
+        assert!(began.elapsed().as_secs() < 2, "{:?}", began.elapsed());
+        first.publish(&Pod::new(1)).await.unwrap();
+    });
+}
+
+#[test]
+fn the_limit_of_open_files_is_raised_as_far_as_it_goes() {
+    on_a_node(async || {
+        let mut node = Node::new(&[]);
+        let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+        setrlimit(Resource::RLIMIT_NOFILE, hard.min(1_000), hard).unwrap();
+        node.start().await;
+        setrlimit(Resource::RLIMIT_NOFILE, soft, hard).unwrap();
+        let limits = fs::read_to_string(format!("/proc/{}/limits", node.pid())).unwrap();
+        let files = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
+        assert_eq!(files.split_whitespace().nth(3), Some(hard.to_string().as_str()), "{files}");
+    });
+}
+
 /// Invariant 1: no key reaches the disk by a core dump.
 #[test]
 fn a_crash_dumps_no_memory() {

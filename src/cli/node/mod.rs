@@ -1,47 +1,27 @@
 //! `svid-csi node`: from arguments to a running node plugin.
 
+mod serve;
+
 use std::{
-    fs::{self, DirBuilder},
     net::SocketAddr,
-    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     process::ExitCode,
-    sync::Arc,
-    time::Duration,
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use clap::{Args, ValueEnum, builder::FalseyValueParser};
-use tokio::{
-    net::TcpListener,
-    signal::unix::{SignalKind, signal},
-    task::JoinSet,
-    time::{Instant, sleep, timeout},
-};
-use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
 
 use super::{
     UsageError,
     telemetry::{self, LogFormat, LogLevel},
 };
 use crate::{
-    clock::{Clock, SystemClock},
-    csi::{Server, ServerConfig, SocketHealth},
-    http::{self, Checks},
+    csi::ServerConfig,
     id::TrustDomain,
-    node::{NodeConfig, NodeGround, metrics::Metrics},
-    signer::local::{LocalConfig, LocalSigner},
-    sys::{DirLock, KubeletDir, LinuxMounter, process::forbid_core_dumps},
+    signer::local::LocalConfig,
+    sys::process::{forbid_core_dumps, raise_descriptor_limit},
     volume::{Limits, duration},
 };
-
-/// How long publishes under way may take at the end.
-const PATIENCE: Duration = Duration::from_secs(25);
-/// How long open connections may take after that.
-const DRAIN: Duration = Duration::from_secs(3);
-/// How long to wait for a process before us that is still ending.
-const LOCK_PATIENCE: Duration = Duration::from_secs(30);
 
 const EXAMPLES: &str = "\
 Examples:
@@ -215,165 +195,17 @@ pub(super) fn run(args: NodeArgs) -> Result<ExitCode> {
     let settings = args.settings()?;
     telemetry::start(format, level);
     forbid_core_dumps().context("forbid core dumps")?;
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(serve(settings))?;
+    if let Err(error) = raise_descriptor_limit() {
+        tracing::warn!(%error, "the limit of open files stays as it is");
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let ended = runtime.block_on(serve::serve(settings));
+    // A start that was cut short may still be at work: nobody waits for it.
+    runtime.shutdown_background();
+    ended?;
     Ok(ExitCode::SUCCESS)
-}
-
-async fn serve(settings: Settings) -> Result<()> {
-    let started = Instant::now();
-    let Settings { server, kubelet_dir, limits, ca, http_listen } = settings;
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let metrics = Arc::new(Metrics::default());
-
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let kubelet = KubeletDir::open(&kubelet_dir).map_err(|error| {
-        let shown = kubelet_dir.display();
-        UsageError::new(
-            "--kubelet-dir",
-            format!("{shown}: {error}; name the root directory of this node's kubelet"),
-        )
-    })?;
-    make_dir(server.csi_socket.parent().unwrap_or(Path::new("/")))?;
-    make_dir(&server.registration_dir)?;
-    // Whatever the socket is: the volumes are those of kubelet's directory and this driver name.
-    let plugin_dir = plugin_dir(&kubelet_dir, &server.driver_name);
-    make_dir(&plugin_dir)?;
-    let _lock = lock(&plugin_dir).await?;
-    // The order is what keeps the volumes: look at what is there, know whom they trust, give
-    // every set the current bundle, and only then answer kubelet.
-    let ground = NodeGround::new(
-        NodeConfig {
-            driver_name: server.driver_name.clone(),
-            kubelet,
-            trust_domain: ca.trust_domain.clone(),
-            limits,
-            mounter: Box::new(LinuxMounter),
-        },
-        metrics.clone(),
-    )?;
-    let mut recovered = ground.look_around(clock.now())?;
-    let trust = std::mem::take(&mut recovered.trust);
-    let signer = Arc::new(LocalSigner::open(ca, trust, clock.clone())?);
-    let (node, inbox) = ground.with_signer(signer.clone(), signer.bundles(), clock);
-    node.take_over(recovered);
-
-    let http_listener = TcpListener::bind(http_listen)
-        .await
-        .with_context(|| format!("--http-listen {http_listen}"))?;
-    let http_address = http_listener.local_addr()?;
-    let health = SocketHealth::default();
-    let server = Server::bind(server, node.clone(), health.clone())?;
-    let checks = Arc::new(Checks {
-        live: {
-            let node = node.clone();
-            Box::new(move || node.alive().and_then(|()| health.check()))
-        },
-        ready: {
-            let node = node.clone();
-            Box::new(move || node.ready())
-        },
-        metrics: {
-            let (node, signer) = (node.clone(), signer.clone());
-            Box::new(move || {
-                node.refresh_metrics();
-                metrics.ca_reload_failures.set(signer.reload_failures() as i64);
-                metrics.encode().unwrap_or_default()
-            })
-        },
-    });
-
-    let stop = CancellationToken::new();
-    let mut critical: JoinSet<Result<&str>> = JoinSet::new();
-    let serving = server.run(stop.clone());
-    critical.spawn(async { Ok(serving.await.map(|()| "CSI server")?) });
-    let http = http::serve(http_listener, checks, stop.clone());
-    critical.spawn(async {
-        http.await;
-        Ok("HTTP server")
-    });
-    critical.spawn({
-        let node = node.clone();
-        async {
-            node.start(inbox).await;
-            Ok("renewal loop")
-        }
-    });
-    critical.spawn({
-        let stop = stop.clone();
-        async move {
-            signer.follow(stop).await;
-            Ok("CA watch")
-        }
-    });
-    info!(
-        version = env!("CARGO_PKG_VERSION"),
-        http = %http_address,
-        took_ms = started.elapsed().as_millis() as u64,
-        "ready"
-    );
-
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-        Some(ended) = critical.join_next() => {
-            let part = ended.context("a critical task panicked")??;
-            bail!("the {part} ended by itself");
-        }
-    }
-    info!("stopping; every mount stays");
-    stop.cancel();
-    let finish = async {
-        node.shut_down(PATIENCE).await;
-        // What answers kubelet is still on its way out.
-        let drain = async { while critical.join_next().await.is_some() {} };
-        if timeout(DRAIN, drain).await.is_err() {
-            warn!("some connections did not end in time");
-        }
-    };
-    tokio::select! {
-        () = finish => {}
-        _ = terminate.recv() => warn!("told twice to stop"),
-        _ = interrupt.recv() => warn!("told twice to stop"),
-    }
-    Ok(())
 }
 
 fn plugin_dir(kubelet_dir: &Path, driver_name: &str) -> PathBuf {
     kubelet_dir.join("plugins").join(driver_name)
-}
-
-fn make_dir(path: &Path) -> Result<()> {
-    if fs::metadata(path).is_ok_and(|metadata| metadata.is_dir()) {
-        return Ok(());
-    }
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o750)
-        .create(path)
-        .with_context(|| format!("create {}", path.display()))
-}
-
-/// Two processes must never keep the same volumes. The one before us may still be ending.
-async fn lock(plugin_dir: &Path) -> Result<DirLock> {
-    let deadline = Instant::now() + LOCK_PATIENCE;
-    let mut told = false;
-    loop {
-        match DirLock::try_acquire(plugin_dir) {
-            Ok(lock) => return Ok(lock),
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
-                if Instant::now() >= deadline {
-                    bail!("another node plugin serves {}; stop it first", plugin_dir.display());
-                }
-                if !told {
-                    warn!("waiting for another node plugin to end");
-                    told = true;
-                }
-                sleep(Duration::from_millis(200)).await;
-            }
-            Err(error) => {
-                return Err(error).with_context(|| format!("lock {}", plugin_dir.display()));
-            }
-        }
-    }
 }

@@ -1,0 +1,238 @@
+//! The life of the node plugin's process: start, serve, end.
+
+use std::{
+    fs::{self, DirBuilder},
+    os::unix::fs::DirBuilderExt,
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail};
+use tokio::{
+    net::TcpListener,
+    signal::unix::{Signal, SignalKind, signal},
+    task::JoinSet,
+    time::{Instant, sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::{Settings, plugin_dir};
+use crate::{
+    cli::UsageError,
+    clock::{Clock, SystemClock},
+    csi::{Server, SocketHealth},
+    http::{self, Checks},
+    node::{Node, NodeConfig, NodeGround, RotatorInbox, metrics::Metrics},
+    signer::local::LocalSigner,
+    sys::{DirLock, KubeletDir, LinuxMounter},
+};
+
+/// How long publishes under way may take at the end.
+const PATIENCE: Duration = Duration::from_secs(25);
+/// How long open connections may take after that.
+const DRAIN: Duration = Duration::from_secs(3);
+/// How long to wait for a process before us that is still ending.
+const LOCK_PATIENCE: Duration = Duration::from_secs(30);
+
+/// SIGTERM and SIGINT.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+/// A node that has its volumes back and its names bound, and has answered nobody yet.
+struct Started {
+    _lock: DirLock,
+    node: Arc<Node>,
+    inbox: RotatorInbox,
+    signer: Arc<LocalSigner>,
+    server: Server,
+    http: TcpListener,
+    checks: Arc<Checks>,
+}
+
+// === impl Signals ===
+
+impl Signals {
+    fn new() -> Result<Self> {
+        let terminate = signal(SignalKind::terminate())?;
+        Ok(Self { terminate, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// Runs until a signal ends it. One that comes during the start may leave work under way behind,
+/// which the end of the process then cuts short: like a crash, that harms nothing (invariant 4).
+pub(super) async fn serve(settings: Settings) -> Result<()> {
+    let began = Instant::now();
+    let mut signals = Signals::new()?;
+    // Recovery blocks its thread, so it has one that is not this.
+    let mut starting = JoinSet::new();
+    starting.spawn(start(settings));
+    let Started { _lock, node, inbox, signer, server, http, checks } = tokio::select! {
+        biased;
+        Some(started) = starting.join_next() => started.context("the start panicked")??,
+        () = signals.next() => {
+            info!("told to stop before the start was done; every mount stays");
+            return Ok(());
+        }
+    };
+    let http_address = http.local_addr()?;
+
+    let stop = CancellationToken::new();
+    let mut critical: JoinSet<Result<&str>> = JoinSet::new();
+    let serving = server.run(stop.clone());
+    critical.spawn(async { Ok(serving.await.map(|()| "CSI server")?) });
+    let http = http::serve(http, checks, stop.clone());
+    critical.spawn(async {
+        http.await;
+        Ok("HTTP server")
+    });
+    critical.spawn({
+        let node = node.clone();
+        async {
+            node.start(inbox).await;
+            Ok("renewal loop")
+        }
+    });
+    critical.spawn({
+        let stop = stop.clone();
+        async move {
+            signer.follow(stop).await;
+            Ok("CA watch")
+        }
+    });
+    info!(
+        version = env!("CARGO_PKG_VERSION"),
+        http = %http_address,
+        took_ms = began.elapsed().as_millis() as u64,
+        "ready"
+    );
+
+    tokio::select! {
+        () = signals.next() => {}
+        Some(ended) = critical.join_next() => {
+            let part = ended.context("a critical task panicked")??;
+            bail!("the {part} ended by itself");
+        }
+    }
+    info!("stopping; every mount stays");
+    stop.cancel();
+    let finish = async {
+        node.shut_down(PATIENCE).await;
+        // What answers kubelet is still on its way out.
+        let drain = async { while critical.join_next().await.is_some() {} };
+        if timeout(DRAIN, drain).await.is_err() {
+            warn!("some connections did not end in time");
+        }
+    };
+    tokio::select! {
+        () = finish => {}
+        () = signals.next() => warn!("told twice to stop"),
+    }
+    Ok(())
+}
+
+async fn start(settings: Settings) -> Result<Started> {
+    let Settings { server, kubelet_dir, limits, ca, http_listen } = settings;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let metrics = Arc::new(Metrics::default());
+    let kubelet = KubeletDir::open(&kubelet_dir).map_err(|error| {
+        let shown = kubelet_dir.display();
+        UsageError::new(
+            "--kubelet-dir",
+            format!("{shown}: {error}; name the root directory of this node's kubelet"),
+        )
+    })?;
+    make_dir(server.csi_socket.parent().unwrap_or(Path::new("/")))?;
+    make_dir(&server.registration_dir)?;
+    // Whatever the socket is: the volumes are those of kubelet's directory and this driver name.
+    let plugin_dir = plugin_dir(&kubelet_dir, &server.driver_name);
+    make_dir(&plugin_dir)?;
+    let lock = lock(&plugin_dir).await?;
+    // The order is what keeps the volumes: look at what is there, know whom they trust, give
+    // every set the current bundle, and only then answer kubelet.
+    let ground = NodeGround::new(
+        NodeConfig {
+            driver_name: server.driver_name.clone(),
+            kubelet,
+            trust_domain: ca.trust_domain.clone(),
+            limits,
+            mounter: Box::new(LinuxMounter),
+        },
+        metrics.clone(),
+    )?;
+    let mut recovered = ground.look_around(clock.now())?;
+    let trust = std::mem::take(&mut recovered.trust);
+    let signer = Arc::new(LocalSigner::open(ca, trust, clock.clone())?);
+    let (node, inbox) = ground.with_signer(signer.clone(), signer.bundles(), clock);
+    node.take_over(recovered);
+
+    let http = TcpListener::bind(http_listen)
+        .await
+        .with_context(|| format!("--http-listen {http_listen}"))?;
+    let health = SocketHealth::default();
+    let server = Server::bind(server, node.clone(), health.clone())?;
+    let checks = Arc::new(Checks {
+        live: {
+            let node = node.clone();
+            Box::new(move || node.alive().and_then(|()| health.check()))
+        },
+        ready: {
+            let node = node.clone();
+            Box::new(move || node.ready())
+        },
+        metrics: {
+            let (node, signer) = (node.clone(), signer.clone());
+            Box::new(move || {
+                node.refresh_metrics();
+                metrics.ca_reload_failures.set(signer.reload_failures() as i64);
+                metrics.encode().unwrap_or_default()
+            })
+        },
+    });
+    Ok(Started { _lock: lock, node, inbox, signer, server, http, checks })
+}
+
+fn make_dir(path: &Path) -> Result<()> {
+    if fs::metadata(path).is_ok_and(|metadata| metadata.is_dir()) {
+        return Ok(());
+    }
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o750)
+        .create(path)
+        .with_context(|| format!("create {}", path.display()))
+}
+
+/// Two processes must never keep the same volumes. The one before us may still be ending.
+async fn lock(plugin_dir: &Path) -> Result<DirLock> {
+    let deadline = Instant::now() + LOCK_PATIENCE;
+    let mut told = false;
+    loop {
+        match DirLock::try_acquire(plugin_dir) {
+            Ok(lock) => return Ok(lock),
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                if Instant::now() >= deadline {
+                    bail!("another node plugin serves {}; stop it first", plugin_dir.display());
+                }
+                if !told {
+                    warn!("waiting for another node plugin to end");
+                    told = true;
+                }
+                sleep(Duration::from_millis(200)).await;
+            }
+            Err(error) => {
+                return Err(error).with_context(|| format!("lock {}", plugin_dir.display()));
+            }
+        }
+    }
+}
