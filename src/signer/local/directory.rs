@@ -21,6 +21,10 @@ const CERTIFICATE: &str = "tls.crt";
 const KEY: &str = "tls.key";
 const ROOTS: &str = "ca.crt";
 const MAX_FILE: u64 = 1 << 20;
+/// In a volume made by kubelet, the link to the files of now.
+const DATA: &str = "..data";
+/// More swaps during a single read are no accident.
+const SWAPS: usize = 3;
 /// How the names of files begin that are not whole yet.
 const NEW: &str = ".new-";
 
@@ -46,7 +50,10 @@ pub(super) struct CaFiles {
 #[derive(Debug, thiserror::Error)]
 pub enum CaError {
     /// There is no CA.
-    #[error("{0} holds no CA: put tls.crt and tls.key there, or pass --ca-create to make one")]
+    #[error(
+        "{0} holds no CA: put tls.crt and tls.key there (in a cluster: create the Secret that is \
+         mounted there), or pass --ca-create to make one"
+    )]
     Missing(PathBuf),
     /// One of the two files is missing.
     #[error("{0} is missing although its counterpart is there: restore it, or move the other away")]
@@ -113,6 +120,19 @@ impl CaDirectory {
 
     /// Reads the files. Symlinks are followed; mode and owner are judged on what they lead to.
     pub(super) fn read(&self) -> Result<CaFiles, CaError> {
+        // kubelet swaps a Secret's files all at once by this link: never half of each.
+        let version = || fs::read_link(self.path.join(DATA)).ok();
+        for _ in 0..SWAPS {
+            let before = version();
+            let read = self.read_files();
+            if version() == before {
+                return read;
+            }
+        }
+        Err(self.io("read", io::Error::other("it changes all the time")))
+    }
+
+    fn read_files(&self) -> Result<CaFiles, CaError> {
         let key = self.read_one(KEY, true)?;
         let certificate = self.read_one(CERTIFICATE, false)?;
         match (certificate, key) {
