@@ -10,7 +10,7 @@ pub enum Class {
     Denied,
     /// Something that a person has to set up is missing. `FAILED_PRECONDITION`.
     NotReady,
-    /// It can succeed later without anyone's help. `UNAVAILABLE`.
+    /// It can succeed later, once what is away or broken is back. `UNAVAILABLE`.
     Unavailable,
     /// The driver or its node is at fault. `INTERNAL`.
     Internal,

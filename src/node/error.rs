@@ -82,6 +82,9 @@ pub enum NodeError {
     /// The signer did not answer in time.
     #[error("no SVID: the signer did not answer within {0} s")]
     SignTimeout(u64),
+    /// The signer signed before anyone knew whom to trust.
+    #[error("no SVID: there is no trust bundle to verify it by yet")]
+    NoBundle,
     /// What was signed isn't what was asked for.
     #[error("the signer's answer was refused: {0}")]
     Refused(#[from] SvidError),
@@ -133,7 +136,8 @@ impl NodeError {
             Self::LeftBehind { .. }
             | Self::Unpublishing(_)
             | Self::ShuttingDown
-            | Self::SignTimeout(_) => Class::Unavailable,
+            | Self::SignTimeout(_)
+            | Self::NoBundle => Class::Unavailable,
             Self::Sign(error) => error.class(),
             Self::Refused(_) | Self::Pki(_) | Self::Csr(_) | Self::Io { .. } | Self::Panicked => {
                 Class::Internal

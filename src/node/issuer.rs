@@ -50,7 +50,7 @@ impl Issuer {
         };
         let x509 = answer?;
         // Read after the signature: whatever signed is in the bundle by then (invariant 6).
-        let bundles = self.bundles.current();
+        let bundles = self.bundles.current().ok_or(NodeError::NoBundle)?;
         x509.verify(&request.id, key.spki_der(), &bundles.own, self.clock.now())?;
         Ok((Svid { x509, key: Arc::new(key) }, bundles))
     }

@@ -39,7 +39,9 @@ pub struct Metrics {
     pub volumes: Family<StateLabel, Gauge>,
     /// Until the first SVID of any volume ends; infinite without volumes.
     pub nearest_expiry: Gauge<f64, AtomicU64>,
-    /// When the signing CA ends, Unix seconds.
+    /// Whether the signer could sign now: 1 or 0.
+    pub signer_ready: Gauge<i64, AtomicI64>,
+    /// When the signing CA ends, Unix seconds; 0 where that isn't known.
     pub ca_expiry: Gauge<i64, AtomicI64>,
     /// Changed CA files that could not be used.
     pub ca_reload_failures: Gauge<i64, AtomicI64>,
@@ -99,6 +101,7 @@ impl Default for Metrics {
             bundle_rewrites: Family::default(),
             volumes: Family::default(),
             nearest_expiry: Gauge::default(),
+            signer_ready: Gauge::default(),
             ca_expiry: Gauge::default(),
             ca_reload_failures: Gauge::default(),
             without_noswap: Counter::default(),
@@ -149,9 +152,11 @@ impl Metrics {
             Unit::Seconds,
             self.nearest_expiry.clone(),
         );
+        let ready = self.signer_ready.clone();
+        r.register("signer_ready", "Whether the signer could sign now: 1 or 0", ready);
         r.register_with_unit(
             "ca_expiry_timestamp",
-            "When the signing CA ends, in Unix time",
+            "When the signing CA ends, in Unix time (0 without one)",
             Unit::Seconds,
             self.ca_expiry.clone(),
         );

@@ -84,7 +84,7 @@ pub struct Node {
     table: VolumeTable,
     rotator: RotatorHandle,
     /// What has not been seen of it changed after the node had its signer.
-    bundle_changes: watch::Receiver<Arc<TrustBundles>>,
+    bundle_changes: watch::Receiver<Option<Arc<TrustBundles>>>,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
@@ -148,7 +148,8 @@ impl Node {
         let follow = async {
             let mut bundles = self.bundle_changes.clone();
             while bundles.changed().await.is_ok() {
-                let sequence = bundles.borrow_and_update().own.sequence();
+                let newest = bundles.borrow_and_update().clone();
+                let sequence = newest.and_then(|bundles| bundles.own.sequence());
                 info!(sequence = sequence.unwrap_or_default(), "the trust bundle changed");
                 self.rotator.tend_all();
             }
@@ -205,7 +206,8 @@ impl Node {
             self.metrics.volumes.get_or_create(&StateLabel { state }).set(count);
         }
         self.metrics.nearest_expiry.set(nearest);
-        let SignerStatus { ca_not_after, .. } = self.issuer.signer.status();
+        let SignerStatus { ready, ca_not_after } = self.issuer.signer.status();
+        self.metrics.signer_ready.set(i64::from(ready.is_ok()));
         let end = ca_not_after.and_then(|end| end.duration_since(std::time::UNIX_EPOCH).ok());
         self.metrics.ca_expiry.set(end.map_or(0, |end| end.as_secs() as i64));
     }

@@ -176,7 +176,7 @@ impl Node {
         id: &SpiffeId,
         svid: Svid,
     ) -> Option<(Svid, Arc<TrustBundles>)> {
-        let (now, bundles) = (self.clock.now(), self.issuer.bundles.current());
+        let (now, bundles) = (self.clock.now(), self.issuer.bundles.current()?);
         let good = self.verifies(&svid, id, &bundles, now) && now < volume.renew_at(&svid.x509);
         good.then_some((svid, bundles))
     }
@@ -196,7 +196,7 @@ impl Node {
         volume.show(work);
         self.rotator.schedule(volume.id.clone(), next_look);
         // A bundle that was published meanwhile made only those due that were scheduled by then.
-        if work.bundles.as_ref() != Some(&self.issuer.bundles.current()) {
+        if work.bundles != self.issuer.bundles.current() {
             self.rotator.schedule(volume.id.clone(), self.clock.now());
         }
         if let (Some(spec), Some(svid)) = (&work.spec, &work.svid) {

@@ -251,7 +251,9 @@ impl Node {
         let Ok(id) = self.identity(spec) else {
             return false;
         };
-        let bundles = self.issuer.bundles.current();
+        let Some(bundles) = self.issuer.bundles.current() else {
+            return false;
+        };
         let expected = store::files(spec, &svid, &bundles);
         let holds = |dir: &VolumeDir| {
             let set = AtomicWriter::new(dir).current();

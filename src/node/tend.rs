@@ -51,7 +51,11 @@ impl Node {
         id: &SpiffeId,
         due: SystemTime,
     ) -> Result<(), NodeError> {
-        let (now, bundles) = (self.clock.now(), self.issuer.bundles.current());
+        let now = self.clock.now();
+        let Some(bundles) = self.issuer.bundles.current() else {
+            // Nobody to trust, so nobody signs; the signer says why.
+            return self.renew(volume, work, id).await;
+        };
         let current = work.bundles.as_ref().is_some_and(|held| *held == bundles);
         let keep = work.svid.clone().filter(|svid| {
             // A clock that was set back makes an SVID that nobody takes yet.
@@ -73,8 +77,6 @@ impl Node {
                     now.duration_since(due).unwrap_or(Duration::ZERO),
                 );
                 let renewed = self.renew(volume, work, id).await;
-                let outcome = Outcome::of(&renewed, NodeError::class);
-                self.metrics.renewals.get_or_create(&outcome).inc();
                 // The signer's failure must not keep a new root from the volume.
                 if renewed.is_err()
                     && !current
@@ -90,6 +92,18 @@ impl Node {
     }
 
     async fn renew(
+        &self,
+        volume: &Volume,
+        work: &mut Work,
+        id: &SpiffeId,
+    ) -> Result<(), NodeError> {
+        let renewed = self.renew_once(volume, work, id).await;
+        let outcome = Outcome::of(&renewed, NodeError::class);
+        self.metrics.renewals.get_or_create(&outcome).inc();
+        renewed
+    }
+
+    async fn renew_once(
         &self,
         volume: &Volume,
         work: &mut Work,

@@ -19,9 +19,10 @@ pub struct TrustBundles {
     pub federated: BTreeMap<TrustDomain, TrustBundle>,
 }
 
-/// Holds the newest [`TrustBundles`] and tells everyone of a change. Sources publish to it.
-#[derive(Debug)]
-pub struct BundleStore(watch::Sender<Arc<TrustBundles>>);
+/// Holds the newest [`TrustBundles`] and tells everyone of a change. Sources publish to it; before
+/// the first one there is nobody to trust, and nothing can be signed.
+#[derive(Debug, Default)]
+pub struct BundleStore(watch::Sender<Option<Arc<TrustBundles>>>);
 
 /// A root that something alive was signed under, as found in a volume.
 #[derive(Clone, Debug)]
@@ -55,27 +56,29 @@ impl TrustBundles {
 impl BundleStore {
     /// A store that begins with these bundles.
     pub fn new(bundles: TrustBundles) -> Self {
-        Self(watch::Sender::new(Arc::new(bundles)))
+        Self(watch::Sender::new(Some(Arc::new(bundles))))
     }
 
     /// The newest bundles.
-    pub fn current(&self) -> Arc<TrustBundles> {
+    pub fn current(&self) -> Option<Arc<TrustBundles>> {
         self.0.borrow().clone()
     }
 
     /// Follows every change from now on.
-    pub fn subscribe(&self) -> watch::Receiver<Arc<TrustBundles>> {
+    pub fn subscribe(&self) -> watch::Receiver<Option<Arc<TrustBundles>>> {
         self.0.subscribe()
     }
 
     /// Replaces the own trust domain's bundle. Equal bundles wake nobody.
     pub fn publish_own(&self, own: TrustBundle) {
         self.0.send_if_modified(|current| {
-            let changed = current.own != own;
-            if changed {
-                *current = Arc::new(TrustBundles { own, federated: current.federated.clone() });
-            }
-            changed
+            let federated = match current {
+                Some(current) if current.own == own => return false,
+                Some(current) => current.federated.clone(),
+                None => BTreeMap::new(),
+            };
+            *current = Some(Arc::new(TrustBundles { own, federated }));
+            true
         });
     }
 }

@@ -192,7 +192,7 @@ impl Machine {
             trust_domain: TRUST_DOMAIN.parse().unwrap(),
             propagation: HOUR,
         };
-        let signer = LocalSigner::open(config, recovered.trust, self.clock.clone()).unwrap();
+        let signer = LocalSigner::open(config, recovered.trust, self.clock.clone());
         let signer = Arc::new(signer);
         (self.start(signer.clone(), signer.bundles()), signer)
     }
@@ -363,7 +363,7 @@ fn a_root_stays_after_a_restart_while_what_it_signed_may_be_in_use() {
         drop(plugin);
 
         let (_plugin, signer) = machine.start_local();
-        assert!(signer.bundles().current().own.contains(old.certificate()));
+        assert!(signer.bundles().current().unwrap().own.contains(old.certificate()));
         assert!(machine.set(&pod).bundle.contains(old.certificate()));
     });
 }

@@ -227,7 +227,7 @@ fn a_thousand_rotations_show_no_reader_a_mismatched_or_missing_file() {
             trust_domain: TRUST_DOMAIN.parse().unwrap(),
             propagation: Duration::ZERO,
         };
-        let signer = LocalSigner::open(config, Default::default(), clock.clone()).unwrap();
+        let signer = LocalSigner::open(config, Default::default(), clock.clone());
         let bundles = signer.bundles();
         let (node, inbox) = ground.with_signer(Arc::new(signer), bundles.clone(), clock.clone());
         let mut running = JoinSet::new();
@@ -244,7 +244,7 @@ fn a_thousand_rotations_show_no_reader_a_mismatched_or_missing_file() {
 
         let volumes = [target.clone()];
         let mut readers = [Reader::start(&pod.id(), &volumes), Reader::start(&pod.id(), &volumes)];
-        let old = bundles.current().own.clone();
+        let old = bundles.current().unwrap().own.clone();
         let mut serials = HashSet::new();
         let mut keys = HashSet::new();
         let mut swaps = 0;
@@ -254,7 +254,7 @@ fn a_thousand_rotations_show_no_reader_a_mismatched_or_missing_file() {
                 swaps += 1;
                 if second && swaps % 20 == 0 {
                     // Another root comes, or goes again; the SVID stays.
-                    let sequence = bundles.current().own.sequence().map(|last| last + 1);
+                    let sequence = bundles.current().unwrap().own.sequence().map(|last| last + 1);
                     let next =
                         if swaps % 40 == 0 { old.clone() } else { old.merged(&new_ca().bundle()) };
                     bundles.publish_own(next.with_sequence(sequence));

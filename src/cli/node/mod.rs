@@ -67,7 +67,8 @@ pub(super) struct NodeArgs {
     #[arg(long, env = "SVID_CSI_SIGNER", value_enum, default_value = "local")]
     signer: SignerKind,
 
-    /// Directory of the local CA: tls.crt, tls.key and, for an intermediate, ca.crt
+    /// Directory of the local CA: tls.crt, tls.key and, for an intermediate, ca.crt; without a
+    /// usable one nothing is signed until there is
     #[arg(long, env = "SVID_CSI_CA_DIR", default_value = "/var/lib/svid-csi/ca")]
     ca_dir: PathBuf,
 

@@ -172,7 +172,7 @@ async fn start(settings: Settings) -> Result<Started> {
     )?;
     let mut recovered = ground.look_around(clock.now())?;
     let trust = std::mem::take(&mut recovered.trust);
-    let signer = Arc::new(LocalSigner::open(ca, trust, clock.clone())?);
+    let signer = Arc::new(LocalSigner::open(ca, trust, clock.clone()));
     let (node, inbox) = ground.with_signer(signer.clone(), signer.bundles(), clock);
     node.take_over(recovered);
 

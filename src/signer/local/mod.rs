@@ -13,8 +13,9 @@ use std::{
 };
 
 use async_trait::async_trait;
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 pub use self::directory::CaError;
 use self::{
@@ -27,12 +28,14 @@ use crate::{
     clock::Clock,
     id::TrustDomain,
     pki::{BundleError, Certificate, TrustBundle, X509Svid},
-    trust::{BundleStore, RecoveredTrust, TrustBundles},
+    trust::{BundleStore, RecoveredTrust},
 };
 
 /// How often the directory is looked at. A mounted Secret changes by a symlink swap that a file
 /// watch misses.
 const POLL: Duration = Duration::from_secs(10);
+/// The same while nothing can be signed: pods wait for it.
+const URGENT_POLL: Duration = Duration::from_secs(1);
 /// How soon someone who polls the bundle should come again.
 const REFRESH_HINT: Duration = Duration::from_secs(300);
 
@@ -49,9 +52,12 @@ pub struct LocalConfig {
     pub propagation: Duration,
 }
 
-/// Signs with a CA from a directory and publishes its bundle.
+/// Signs with a CA from a directory and publishes its bundle. Without a good CA it signs nothing,
+/// says why, and waits for one.
 pub struct LocalSigner {
     directory: CaDirectory,
+    create: bool,
+    trust_domain: TrustDomain,
     clock: Arc<dyn Clock>,
     bundles: Arc<BundleStore>,
     state: Mutex<State>,
@@ -59,8 +65,9 @@ pub struct LocalSigner {
 
 struct State {
     rollover: Rollover,
-    files: CaFiles,
-    /// Why the files on disk now can't be used, while the CA in memory goes on.
+    /// What was last taken from the directory.
+    files: Option<CaFiles>,
+    /// Why the files on disk now can't be used.
     broken: Option<String>,
     reload_failures: u64,
 }
@@ -69,34 +76,40 @@ struct State {
 
 impl LocalSigner {
     /// Opens the CA, making one if that was asked for. The bundle it publishes has the roots of
-    /// `recovered` that are still needed.
-    pub fn open(
-        config: LocalConfig,
-        recovered: RecoveredTrust,
-        clock: Arc<dyn Clock>,
-    ) -> Result<Self, CaError> {
+    /// `recovered` that are still needed; while there is no good CA, all of them.
+    pub fn open(config: LocalConfig, recovered: RecoveredTrust, clock: Arc<dyn Clock>) -> Self {
         let now = clock.now();
         let LocalConfig { directory, create, trust_domain, propagation } = config;
         let directory = CaDirectory::new(directory, trust_domain.clone());
-        if create {
-            directory.create_if_missing(now)?;
+        let RecoveredTrust { roots: mut live, bundle } = recovered;
+        // In the order that the volumes have them, so that none is rewritten for that alone.
+        let order = bundle.as_ref().map_or(&[][..], TrustBundle::x509_authorities);
+        live.sort_by_key(|root| {
+            let place = order.iter().position(|known| *known == root.certificate);
+            place.unwrap_or(usize::MAX)
+        });
+        let opened = read(&directory, create, now).and_then(|files| {
+            let authority = directory.load(&files, now)?;
+            Ok((files, Arc::new(authority)))
+        });
+        let (files, active, broken) = match opened {
+            Ok((files, active)) => (Some(files), Some(active), None),
+            Err(error) => (None, None, Some(error.to_string())),
+        };
+        if let Some(reason) = &broken {
+            error!(reason, "no usable CA: nothing can be signed until there is one");
         }
-        let files = directory.read()?;
-        let authority = Arc::new(directory.load(&files, now)?);
-        info!(
-            directory = %directory.path().display(),
-            certificate = authority.certificate().sha256(),
-            "CA opened"
-        );
-        let rollover = Rollover::new(authority, recovered.roots, propagation, now);
-        let bundle = bundle(&trust_domain, rollover.roots(), recovered.bundle.as_ref(), now)
-            .map_err(|error| CaError::Unusable {
-                path: directory.path().to_owned(),
-                source: error.into(),
-            })?;
-        let bundles = Arc::new(BundleStore::new(TrustBundles::own(bundle)));
-        let state = State { rollover, files, broken: None, reload_failures: 0 };
-        Ok(Self { directory, clock, bundles, state: Mutex::new(state) })
+        if let Some(active) = &active {
+            let certificate = active.certificate().sha256();
+            info!(directory = %directory.path().display(), certificate, "CA opened");
+        }
+        let reload_failures = u64::from(broken.is_some());
+        let rollover = Rollover::new(active, live, propagation, now);
+        let bundles = Arc::default();
+        let state = Mutex::new(State { rollover, files, broken, reload_failures });
+        let signer = Self { directory, create, trust_domain, clock, bundles, state };
+        signer.publish(&signer.lock().rollover, bundle.as_ref(), now);
+        signer
     }
 
     /// The bundles it publishes to.
@@ -104,19 +117,19 @@ impl LocalSigner {
         self.bundles.clone()
     }
 
-    /// How often a changed directory could not be used.
+    /// How often what is in the directory could not be used.
     pub fn reload_failures(&self) -> u64 {
         self.lock().reload_failures
     }
 
     /// Follows the directory and the clock until `stop`.
     pub async fn follow(&self, stop: CancellationToken) {
-        let mut ticks = tokio::time::interval(POLL);
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
+            self.poll();
+            let ready = self.lock().rollover.can_sign(self.clock.now());
             tokio::select! {
                 () = stop.cancelled() => return,
-                _ = ticks.tick() => self.poll(),
+                () = sleep(if ready { POLL } else { URGENT_POLL }) => {}
             }
         }
     }
@@ -124,49 +137,87 @@ impl LocalSigner {
     /// Looks once. The CA in memory goes on whatever is found.
     fn poll(&self) {
         let now = self.clock.now();
-        let read = self.directory.read();
+        let create = self.create && self.lock().rollover.active().is_none();
+        let files = read(&self.directory, create, now);
         let mut state = self.lock();
-        let taken = read.and_then(|files| {
-            if files == state.files {
+        let found = files.and_then(|files| {
+            if state.files.as_ref() == Some(&files) {
                 return Ok(None);
             }
-            let authority = self.directory.load(&files, now)?;
-            state.files = files;
-            Ok(Some(state.rollover.offer(authority, now)))
+            Ok(Some((self.directory.load(&files, now)?, files)))
         });
-        match taken {
-            Ok(offer) => {
+        match found {
+            Ok(found) => {
                 state.broken = None;
-                match offer {
-                    Some(Offer::Published) => info!("a new CA is published and signs later"),
-                    Some(Offer::Activated) => info!("a new CA under a published root signs now"),
-                    Some(Offer::Known) | None => {}
+                if let Some((authority, files)) = found {
+                    state.files = Some(files);
+                    match state.rollover.offer(authority, now) {
+                        Offer::Published => info!("a new CA is published and signs later"),
+                        Offer::Activated => info!("a new CA signs now"),
+                        Offer::Known => {}
+                    }
                 }
             }
             Err(error) => {
-                let error = error.to_string();
-                if state.broken.as_ref() != Some(&error) {
+                let reason = error.to_string();
+                if state.broken.as_ref() != Some(&reason) {
                     state.reload_failures += 1;
-                    warn!(%error, "the CA on disk can't be used; the one in memory goes on");
-                    state.broken = Some(error);
+                    if state.rollover.can_sign(now) {
+                        warn!(reason, "the CA on disk can't be used; the one in memory goes on");
+                    } else {
+                        error!(reason, "no usable CA: nothing can be signed until there is one");
+                    }
+                    state.broken = Some(reason);
                 }
             }
         }
         if state.rollover.advance(now) {
-            let certificate = state.rollover.active().certificate().sha256();
+            let active = state.rollover.active();
+            let certificate = active.map(|active| active.certificate().sha256());
             info!(certificate, "the CA or its roots changed");
         }
         let current = self.bundles.current();
-        let domain = current.own.trust_domain();
-        match bundle(domain, state.rollover.roots(), Some(&current.own), now) {
+        self.publish(&state.rollover, current.as_ref().map(|current| &current.own), now);
+    }
+
+    fn publish(&self, rollover: &Rollover, last: Option<&TrustBundle>, now: SystemTime) {
+        let roots = rollover.roots();
+        if roots.is_empty() {
+            return;
+        }
+        match bundle(&self.trust_domain, roots, last, now) {
             Ok(next) => self.bundles.publish_own(next),
             Err(error) => warn!(%error, "the bundle stays as it is"),
         }
     }
 
+    /// Why nothing can be signed, if so.
+    fn obstacle(&self, state: &State, now: SystemTime) -> Option<SignError> {
+        if state.rollover.can_sign(now) {
+            return None;
+        }
+        let directory = self.directory.path().display();
+        let reason = if let Some(at) = state.rollover.next_signs_at(now) {
+            let left = at.duration_since(now).unwrap_or_default().as_secs();
+            format!("the CA in {directory} is new: it is published first and signs in {left} s")
+        } else if let Some(reason) = &state.broken {
+            reason.clone()
+        } else {
+            format!("the CA in {directory} has expired: put a new tls.crt and tls.key there")
+        };
+        Some(SignError::new(Class::Unavailable, reason))
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn read(directory: &CaDirectory, create: bool, now: SystemTime) -> Result<CaFiles, CaError> {
+    if create {
+        directory.create_if_missing(now)?;
+    }
+    directory.read()
 }
 
 /// The bundle of these roots. What did not change keeps its sequence number, so that a restart
@@ -195,22 +246,23 @@ impl Signer for LocalSigner {
         let now = self.clock.now();
         let authority = {
             let mut state = self.lock();
+            if let Some(obstacle) = self.obstacle(&state, now) {
+                return Err(obstacle);
+            }
             state.rollover.note_signature(now + request.ttl);
-            state.rollover.active().clone()
+            state.rollover.active().cloned()
         };
+        let authority =
+            authority.ok_or_else(|| SignError::new(Class::Unavailable, "there is no local CA"))?;
         authority.issue(&request.csr, &request.id, request.ttl, now).map_err(|error| {
             SignError::new(error.class(), format!("the local CA did not sign: {error}"))
         })
     }
 
     fn status(&self) -> SignerStatus {
-        let not_after = self.lock().rollover.active().not_after();
-        let ready = if self.clock.now() < not_after {
-            Ok(())
-        } else {
-            let text = "the local CA has expired: put a new tls.crt and tls.key in its directory";
-            Err(SignError::new(Class::NotReady, text))
-        };
-        SignerStatus { ready, ca_not_after: Some(not_after) }
+        let state = self.lock();
+        let ca_not_after = state.rollover.active().map(|active| active.not_after());
+        let ready = self.obstacle(&state, self.clock.now()).map_or(Ok(()), Err);
+        SignerStatus { ready, ca_not_after }
     }
 }

@@ -17,10 +17,15 @@ use crate::{
 /// Clocks differ: a root outlives what it signed by this much.
 const SKEW: Duration = Duration::from_secs(60);
 
+/// How long a new root is published where no CA can sign meanwhile: for this node's own volumes
+/// to take it in, and short enough that a publish that waits sees it sign.
+const SETTLE: Duration = Duration::from_secs(5);
+
 /// The CA that signs, the one that will, and the roots that are still needed.
 #[derive(Debug)]
 pub(super) struct Rollover {
-    active: Arc<Authority>,
+    /// None until the first is found.
+    active: Option<Arc<Authority>>,
     next: Option<Next>,
     retired: Vec<Certificate>,
     /// The end of the last certificate under each root, by the root's fingerprint.
@@ -48,8 +53,9 @@ pub(super) enum Offer {
 // === impl Rollover ===
 
 impl Rollover {
+    /// With the CA found at start, if there is a good one, and the roots that live volumes hold.
     pub(super) fn new(
-        active: Arc<Authority>,
+        active: Option<Arc<Authority>>,
         live: Vec<LiveRoot>,
         propagation: Duration,
         now: SystemTime,
@@ -63,7 +69,7 @@ impl Rollover {
         };
         for root in live {
             rollover.note(&root.certificate, root.until);
-            if !rollover.active.roots().contains(&root.certificate)
+            if !rollover.active_roots().contains(&root.certificate)
                 && !rollover.retired.contains(&root.certificate)
             {
                 rollover.retired.push(root.certificate);
@@ -74,15 +80,34 @@ impl Rollover {
     }
 
     /// The CA that signs now.
-    pub(super) fn active(&self) -> &Arc<Authority> {
-        &self.active
+    pub(super) fn active(&self) -> Option<&Arc<Authority>> {
+        self.active.as_ref()
+    }
+
+    fn active_roots(&self) -> &[Certificate] {
+        self.active.as_ref().map_or(&[], |active| active.roots())
+    }
+
+    /// Whether there is a CA that is not past its end.
+    pub(super) fn can_sign(&self, now: SystemTime) -> bool {
+        self.active.as_ref().is_some_and(|active| now < active.not_after())
+    }
+
+    /// When the next CA signs, if there is one.
+    pub(super) fn next_signs_at(&self, now: SystemTime) -> Option<SystemTime> {
+        let next = self.next.as_ref()?;
+        let wait = match self.can_sign(now) {
+            true => self.propagation,
+            false => self.propagation.min(SETTLE),
+        };
+        Some(next.published + wait)
     }
 
     /// Every root to be trusted: the active CA's, the next one's, then the retired.
     pub(super) fn roots(&self) -> Vec<Certificate> {
         let next = self.next.iter().flat_map(|next| next.authority.roots());
         let mut roots: Vec<Certificate> = Vec::new();
-        for root in self.active.roots().iter().chain(next).chain(&self.retired) {
+        for root in self.active_roots().iter().chain(next).chain(&self.retired) {
             if !roots.contains(root) {
                 roots.push(root.clone());
             }
@@ -92,21 +117,21 @@ impl Rollover {
 
     /// Takes the CA that is on disk now.
     pub(super) fn offer(&mut self, authority: Authority, now: SystemTime) -> Offer {
-        if authority.certificate() == self.active.certificate()
-            && authority.roots() == self.active.roots()
-        {
+        let same = |known: &Authority| {
+            authority.certificate() == known.certificate() && authority.roots() == known.roots()
+        };
+        if self.active.as_deref().is_some_and(same) {
             // Put back before it was replaced: what never signed needs no trust.
             self.next = None;
             return Offer::Known;
         }
-        if let Some(next) = &self.next
-            && authority.certificate() == next.authority.certificate()
-            && authority.roots() == next.authority.roots()
-        {
+        if self.next.as_ref().is_some_and(|next| same(&next.authority)) {
             return Offer::Known;
         }
-        let settled: Vec<&Certificate> = self.active.roots().iter().chain(&self.retired).collect();
-        let published = authority.roots().iter().all(|root| settled.contains(&root));
+        let settled: Vec<&Certificate> = self.active_roots().iter().chain(&self.retired).collect();
+        // Where no volume trusts anyone yet, none has to learn of it first.
+        let published =
+            settled.is_empty() || authority.roots().iter().all(|root| settled.contains(&root));
         let authority = Arc::new(authority);
         if published {
             self.next = None;
@@ -121,12 +146,13 @@ impl Rollover {
     pub(super) fn advance(&mut self, now: SystemTime) -> bool {
         let before = self.retired.len();
         let mut changed = false;
-        let ready = |next: &mut Next| {
+        if let Some(next) = &mut self.next {
             // A clock that was set back must not keep it waiting for as long.
             next.published = next.published.min(now);
-            now >= next.published + self.propagation || now >= self.active.not_after()
-        };
-        if let Some(next) = self.next.take_if(ready) {
+        }
+        if self.next_signs_at(now).is_some_and(|at| now >= at)
+            && let Some(next) = self.next.take()
+        {
             self.activate(next.authority);
             changed = true;
         }
@@ -136,8 +162,10 @@ impl Rollover {
 
     /// Notes that the active CA signs something that ends then; call it before the signature.
     pub(super) fn note_signature(&mut self, until: SystemTime) {
-        for root in self.active.clone().roots() {
-            self.note(root, until);
+        if let Some(active) = self.active.clone() {
+            for root in active.roots() {
+                self.note(root, until);
+            }
         }
     }
 
@@ -147,17 +175,21 @@ impl Rollover {
     }
 
     fn activate(&mut self, authority: Arc<Authority>) {
-        let old = std::mem::replace(&mut self.active, authority);
-        let (active, retired) = (&self.active, &mut self.retired);
-        for root in old.roots() {
-            if !retired.contains(root) {
-                retired.push(root.clone());
+        let old = self.active.replace(authority);
+        for root in old.iter().flat_map(|old| old.roots()) {
+            if !self.retired.contains(root) {
+                self.retired.push(root.clone());
             }
         }
-        retired.retain(|root| !active.roots().contains(root));
+        let active = self.active.as_ref().map_or(&[][..], |active| active.roots());
+        self.retired.retain(|root| !active.contains(root));
     }
 
     fn forget_ended(&mut self, now: SystemTime) {
+        // Without a CA nothing takes the place of what the volumes hold (invariant 3).
+        if self.active.is_none() {
+            return;
+        }
         let ends = &self.signed_until;
         self.retired.retain(|root| {
             let used = ends.get(&root.sha256()).is_some_and(|end| *end + SKEW > now);
@@ -200,17 +232,21 @@ mod tests {
     fn a_new_root_is_published_before_it_signs_and_an_old_one_stays_while_it_is_used() {
         let (old, new) = (authority(DAY), authority(DAY));
         let (old_root, new_root) = (old.roots()[0].clone(), new.roots()[0].clone());
-        let mut rollover = Rollover::new(Arc::new(old), vec![], PROPAGATION, start());
+        let mut rollover = Rollover::new(Some(Arc::new(old)), vec![], PROPAGATION, start());
         rollover.note_signature(after(3_600));
 
         assert_eq!(rollover.offer(again(&new), after(10)), Offer::Published);
         assert_eq!(rollover.roots(), [old_root.clone(), new_root.clone()]);
         assert_eq!(rollover.offer(again(&new), after(20)), Offer::Known, "the same files again");
         assert!(!rollover.advance(after(309)));
-        assert_eq!(rollover.active().certificate(), &old_root, "published for too short a time");
+        assert_eq!(
+            rollover.active().unwrap().certificate(),
+            &old_root,
+            "published for too short a time"
+        );
 
         assert!(rollover.advance(after(310)));
-        assert_eq!(rollover.active().certificate(), &new_root);
+        assert_eq!(rollover.active().unwrap().certificate(), &new_root);
         assert_eq!(rollover.roots(), [new_root.clone(), old_root]);
 
         assert!(!rollover.advance(after(3_659)), "something under the old root still lives");
@@ -222,7 +258,8 @@ mod tests {
     fn a_root_that_signed_nothing_goes_as_soon_as_it_is_replaced() {
         let new = authority(DAY);
         let new_root = new.roots()[0].clone();
-        let mut rollover = Rollover::new(Arc::new(authority(DAY)), vec![], PROPAGATION, start());
+        let mut rollover =
+            Rollover::new(Some(Arc::new(authority(DAY))), vec![], PROPAGATION, start());
         rollover.offer(new, start());
         rollover.advance(after(300));
         assert_eq!(rollover.roots(), [new_root]);
@@ -232,7 +269,7 @@ mod tests {
     fn a_ca_that_is_put_back_before_it_was_replaced_leaves_no_trace() {
         let old = authority(DAY);
         let old_root = old.roots()[0].clone();
-        let mut rollover = Rollover::new(Arc::new(again(&old)), vec![], PROPAGATION, start());
+        let mut rollover = Rollover::new(Some(Arc::new(again(&old))), vec![], PROPAGATION, start());
         rollover.offer(authority(DAY), start());
         assert_eq!(rollover.offer(old, after(10)), Offer::Known);
         assert!(!rollover.advance(after(1_000)));
@@ -244,22 +281,54 @@ mod tests {
         let new = authority(DAY);
         let new_root = new.roots()[0].clone();
         let old = Arc::new(authority(Duration::from_secs(100)));
-        let mut rollover = Rollover::new(old, vec![], PROPAGATION, start());
+        let mut rollover = Rollover::new(Some(old), vec![], PROPAGATION, start());
         rollover.offer(new, after(50));
         rollover.advance(after(101));
-        assert_eq!(rollover.active().certificate(), &new_root);
+        assert_eq!(rollover.active().unwrap().certificate(), &new_root);
+    }
+
+    /// Invariant 6: the volumes come first, also where nobody can sign meanwhile.
+    #[test]
+    fn without_an_active_ca_a_new_root_signs_once_the_nodes_volumes_have_had_it() {
+        let (new, other) = (authority(DAY), authority(DAY));
+        let (new_root, held) = (new.roots()[0].clone(), other.roots()[0].clone());
+        let live = vec![LiveRoot { certificate: held.clone(), until: after(10) }];
+        let mut rollover = Rollover::new(None, live, PROPAGATION, start());
+        assert!(!rollover.advance(after(1_000)));
+        assert_eq!(rollover.roots(), std::slice::from_ref(&held), "ended, but all that they have");
+        assert_eq!(rollover.offer(new, after(1_000)), Offer::Published);
+        assert_eq!(rollover.roots(), [new_root.clone(), held]);
+        assert!(!rollover.advance(after(1_004)) && rollover.active().is_none());
+        assert!(rollover.advance(after(1_005)));
+        assert_eq!(rollover.roots(), [new_root]);
+    }
+
+    #[test]
+    fn a_first_ca_signs_at_once_where_no_volume_has_to_learn_of_it() {
+        let (first, held) = (authority(DAY), authority(DAY));
+        let mut rollover = Rollover::new(None, vec![], PROPAGATION, start());
+        assert!(rollover.roots().is_empty() && !rollover.can_sign(start()));
+        assert_eq!(rollover.offer(first, start()), Offer::Activated);
+        assert!(rollover.can_sign(start()));
+
+        let certificate = held.roots()[0].clone();
+        let live = vec![LiveRoot { certificate, until: after(100) }];
+        let mut rollover = Rollover::new(None, live, PROPAGATION, start());
+        assert_eq!(rollover.offer(held, start()), Offer::Activated, "its root is in every bundle");
+        assert_eq!(rollover.roots().len(), 1);
     }
 
     #[test]
     fn a_clock_that_is_set_back_delays_the_next_ca_by_the_propagation_time_at_most() {
         let new = authority(DAY);
         let new_root = new.roots()[0].clone();
-        let mut rollover = Rollover::new(Arc::new(authority(DAY)), vec![], PROPAGATION, start());
+        let mut rollover =
+            Rollover::new(Some(Arc::new(authority(DAY))), vec![], PROPAGATION, start());
         rollover.offer(new, after(50_000));
         assert!(!rollover.advance(after(10)));
         assert!(!rollover.advance(after(309)));
         assert!(rollover.advance(after(310)));
-        assert_eq!(rollover.active().certificate(), &new_root);
+        assert_eq!(rollover.active().unwrap().certificate(), &new_root);
     }
 
     #[test]
@@ -268,7 +337,7 @@ mod tests {
         let (active_root, old_root) = (active.roots()[0].clone(), old.roots()[0].clone());
         let found = |until| LiveRoot { certificate: old_root.clone(), until };
         let live = vec![found(after(100)), found(after(200)), found(after(150))];
-        let mut rollover = Rollover::new(Arc::new(active), live, PROPAGATION, start());
+        let mut rollover = Rollover::new(Some(Arc::new(active)), live, PROPAGATION, start());
         assert_eq!(rollover.roots(), [active_root.clone(), old_root.clone()]);
         assert!(!rollover.advance(after(259)));
         assert!(rollover.advance(after(260)));
@@ -279,7 +348,7 @@ mod tests {
     fn an_old_ca_that_comes_back_while_it_is_still_published_signs_at_once() {
         let (old, new) = (authority(DAY), authority(DAY));
         let (old_root, new_root) = (old.roots()[0].clone(), new.roots()[0].clone());
-        let mut rollover = Rollover::new(Arc::new(again(&old)), vec![], PROPAGATION, start());
+        let mut rollover = Rollover::new(Some(Arc::new(again(&old))), vec![], PROPAGATION, start());
         rollover.note_signature(after(3_600));
         rollover.offer(new, start());
         rollover.advance(after(300));

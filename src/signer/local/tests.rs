@@ -1,3 +1,5 @@
+mod broken;
+
 use std::{
     fs::{self, Permissions},
     os::unix::fs::{PermissionsExt, chown, symlink},
@@ -44,8 +46,12 @@ fn config(directory: &Path, create: bool) -> LocalConfig {
     LocalConfig { directory: directory.to_owned(), create, trust_domain: domain(), propagation }
 }
 
-fn open(directory: &Path, create: bool, clock: &Arc<TestClock>) -> Result<LocalSigner, CaError> {
+fn open(directory: &Path, create: bool, clock: &Arc<TestClock>) -> LocalSigner {
     LocalSigner::open(config(directory, create), RecoveredTrust::default(), clock.clone())
+}
+
+fn bundle_of(signer: &LocalSigner) -> TrustBundle {
+    signer.bundles().current().unwrap().own.clone()
 }
 
 fn new_ca(clock: &TestClock) -> Authority {
@@ -82,20 +88,28 @@ fn request() -> (SignRequest, PrivateKey) {
 async fn signed_by(signer: &LocalSigner, clock: &TestClock) -> Certificate {
     let (request, key) = request();
     let svid = signer.sign(&request).await.unwrap();
-    let bundle = signer.bundles().current();
-    svid.verify(&request.id, key.spki_der(), &bundle.own, clock.now()).unwrap();
-    signer.lock().rollover.active().roots()[0].clone()
+    let bundle = bundle_of(signer);
+    svid.verify(&request.id, key.spki_der(), &bundle, clock.now()).unwrap();
+    signer.lock().rollover.active().unwrap().roots()[0].clone()
 }
 
 fn roots(signer: &LocalSigner) -> Vec<Certificate> {
-    signer.bundles().current().own.x509_authorities().to_vec()
+    bundle_of(signer).x509_authorities().to_vec()
 }
 
+/// Why nothing is signed after a start with these files.
 fn refusal(directory: &Path, clock: &Arc<TestClock>) -> String {
-    match open(directory, false, clock) {
-        Ok(_) => panic!("it should be refused"),
-        Err(error) => error.to_string(),
-    }
+    let signer = open(directory, false, clock);
+    assert!(signer.bundles().current().is_none() && signer.reload_failures() == 1);
+    let error = signer.status().ready.unwrap_err();
+    assert_eq!(error.class(), Class::Unavailable, "pods wait for it");
+    error.to_string()
+}
+
+fn usable(directory: &Path, create: bool, clock: &Arc<TestClock>) -> LocalSigner {
+    let signer = open(directory, create, clock);
+    signer.status().ready.unwrap();
+    signer
 }
 
 #[test]
@@ -103,15 +117,15 @@ fn a_ca_is_made_on_request_only_and_found_again() {
     let (root, clock) = (TempDir::new().unwrap(), TestClock::new());
     let directory = root.path().join("deep/ca");
     assert!(refusal(&directory, &clock).contains("--ca-create"));
-    let first = open(&directory, true, &clock).unwrap();
+    let first = usable(&directory, true, &clock);
     let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o7777;
     assert_eq!(mode(&directory), 0o700);
     assert_eq!(mode(&directory.join("tls.key")), 0o600);
     let certificate = roots(&first).remove(0);
     assert_eq!(certificate.uri_sans(), ["spiffe://example.org"], "an SVID without a path");
-    let again = open(&directory, true, &clock).unwrap();
+    let again = usable(&directory, true, &clock);
     assert_eq!(roots(&again), std::slice::from_ref(&certificate));
-    let fixed = open(&directory, false, &clock).unwrap();
+    let fixed = usable(&directory, false, &clock);
     assert_eq!(roots(&fixed), [certificate]);
     let files: Vec<_> = fs::read_dir(&directory).unwrap().collect();
     assert_eq!(files.len(), 2, "{files:?}");
@@ -122,7 +136,7 @@ fn of_many_that_start_at_once_one_makes_the_ca() {
     let (root, clock) = (TempDir::new().unwrap(), TestClock::new());
     let all: Vec<_> = std::thread::scope(|scope| {
         let start = || {
-            let signer = open(root.path(), true, &clock).unwrap();
+            let signer = usable(root.path(), true, &clock);
             roots(&signer).remove(0)
         };
         let threads: Vec<_> = (0..8).map(|_| scope.spawn(start)).collect();
@@ -137,7 +151,7 @@ fn a_key_whose_certificate_was_not_written_yet_is_kept() {
     let key = PrivateKey::generate(KeyAlgorithm::EcdsaP256).unwrap();
     put_key(root.path(), &key.to_pem());
     assert!(refusal(root.path(), &clock).contains("tls.crt"));
-    let signer = open(root.path(), true, &clock).unwrap();
+    let signer = usable(root.path(), true, &clock);
     assert_eq!(roots(&signer)[0].spki_der(), key.spki_der());
 }
 
@@ -148,14 +162,14 @@ fn files_that_cannot_serve_are_refused_with_what_to_do() {
     let key = dir.join("tls.key");
 
     put(dir, &good);
-    open(dir, false, &clock).unwrap();
+    usable(dir, false, &clock);
     for mode in [0o644, 0o640, 0o604, 0o700, 0o660] {
         fs::set_permissions(&key, Permissions::from_mode(mode)).unwrap();
         assert!(refusal(dir, &clock).contains("chmod 0600"), "{mode:o}");
     }
     for mode in [0o600, 0o400] {
         fs::set_permissions(&key, Permissions::from_mode(mode)).unwrap();
-        open(dir, false, &clock).unwrap();
+        usable(dir, false, &clock);
     }
     chown(&key, Some(65_534), None).unwrap();
     assert!(refusal(dir, &clock).contains("uid 65534"));
@@ -177,7 +191,8 @@ fn files_that_cannot_serve_are_refused_with_what_to_do() {
     fs::remove_file(&key).unwrap();
     let message = refusal(dir, &clock);
     assert!(message.contains("tls.key is missing"), "{message}");
-    assert!(open(dir, true, &clock).is_err(), "a certificate without its key is never replaced");
+    let kept = open(dir, true, &clock).status().ready;
+    assert!(kept.is_err(), "a certificate without its key is never replaced");
 
     put(dir, &good);
     fs::write(dir.join("ca.crt"), other.certificate_pem()).unwrap();
@@ -198,7 +213,7 @@ fn files_that_cannot_serve_are_refused_with_what_to_do() {
 async fn a_leaf_is_no_ca() {
     let (root, clock) = (TempDir::new().unwrap(), TestClock::new());
     put(root.path(), &new_ca(&clock));
-    let signer = open(root.path(), false, &clock).unwrap();
+    let signer = usable(root.path(), false, &clock);
     let (request, key) = request();
     let leaf = signer.sign(&request).await.unwrap();
     fs::write(root.path().join("tls.crt"), leaf.chain_pem()).unwrap();
@@ -207,33 +222,93 @@ async fn a_leaf_is_no_ca() {
     assert!(message.contains("CA"), "{message}");
 }
 
-/// As kubelet mounts a Secret: symlinks, `..data`, mode 0400, a read-only directory.
+/// A directory as kubelet mounts a Secret with `defaultMode: 0400`: all of it root's, every name a
+/// link through `..data`, which is swapped.
+struct MountedSecret(TempDir, AtomicU64);
+
+impl MountedSecret {
+    fn new() -> Self {
+        let root = TempDir::new().unwrap();
+        fs::set_permissions(root.path(), Permissions::from_mode(0o1777)).unwrap();
+        Self(root, AtomicU64::new(0))
+    }
+
+    /// What the Secret holds now; `None` if it was deleted and the volume is optional.
+    fn set(&self, authority: Option<&Authority>) {
+        let dir = self.0.path();
+        let name = format!("..{}", self.1.fetch_add(1, Ordering::SeqCst));
+        fs::create_dir(dir.join(&name)).unwrap();
+        if let Some(authority) = authority {
+            put(&dir.join(&name), authority);
+            for file in fs::read_dir(dir.join(&name)).unwrap() {
+                fs::set_permissions(file.unwrap().path(), Permissions::from_mode(0o400)).unwrap();
+            }
+        }
+        let old = fs::read_link(dir.join("..data"));
+        symlink(&name, dir.join("..data_tmp")).unwrap();
+        fs::rename(dir.join("..data_tmp"), dir.join("..data")).unwrap();
+        for name in ["tls.crt", "tls.key"] {
+            let link = dir.join(name);
+            match authority {
+                Some(_) if fs::symlink_metadata(&link).is_err() => {
+                    symlink(format!("..data/{name}"), link).unwrap();
+                }
+                None if old.is_ok() => fs::remove_file(link).unwrap(),
+                _ => {}
+            }
+        }
+        if let Ok(old) = old {
+            fs::remove_dir_all(dir.join(old)).unwrap();
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_mounted_secret_serves_and_its_swap_is_followed() {
-    let (root, clock) = (TempDir::new().unwrap(), TestClock::new());
-    let dir = root.path();
-    let version = |name: &str, authority: &Authority| {
-        fs::create_dir(dir.join(name)).unwrap();
-        put(&dir.join(name), authority);
-        let key = dir.join(name).join("tls.key");
-        fs::set_permissions(key, Permissions::from_mode(0o400)).unwrap();
-    };
+    let (secret, clock) = (MountedSecret::new(), TestClock::new());
     let (old, new) = (new_ca(&clock), new_ca(&clock));
-    version("..1", &old);
-    symlink("..1", dir.join("..data")).unwrap();
-    for name in ["tls.crt", "tls.key"] {
-        symlink(format!("..data/{name}"), dir.join(name)).unwrap();
-    }
-    let signer = open(dir, false, &clock).unwrap();
+    secret.set(Some(&old));
+    let signer = usable(secret.0.path(), false, &clock);
     assert_eq!(signed_by(&signer, &clock).await, old.roots()[0]);
 
-    version("..2", &new);
-    symlink("..2", dir.join("..data_tmp")).unwrap();
-    fs::rename(dir.join("..data_tmp"), dir.join("..data")).unwrap();
+    secret.set(Some(&new));
     signer.poll();
     clock.forward(PROPAGATION);
     signer.poll();
     assert_eq!(signed_by(&signer, &clock).await, new.roots()[0]);
+    assert_eq!(signer.reload_failures(), 0);
+
+    // Deleted: kubelet empties the directory.
+    secret.set(None);
+    signer.poll();
+    assert_eq!(signer.reload_failures(), 1);
+    signer.status().ready.unwrap();
+    assert_eq!(signed_by(&signer, &clock).await, new.roots()[0]);
+    secret.set(Some(&new));
+    signer.poll();
+    assert!(signer.lock().broken.is_none());
+}
+
+/// kubelet swaps both files at once: certificate and key of two versions are never put together.
+#[test]
+fn files_that_are_swapped_while_they_are_read_are_read_whole() {
+    let (secret, clock) = (MountedSecret::new(), TestClock::new());
+    let authorities = [new_ca(&clock), new_ca(&clock)];
+    secret.set(Some(&authorities[0]));
+    let directory = CaDirectory::new(secret.0.path().to_owned(), domain());
+    std::thread::scope(|scope| {
+        let swaps = scope.spawn(|| {
+            for turn in 1..300 {
+                secret.set(Some(&authorities[turn % 2]));
+            }
+        });
+        while !swaps.is_finished() {
+            // More swaps during one read than any kubelet makes may fail it, never mix it.
+            if let Ok(files) = directory.read() {
+                directory.load(&files, clock.now()).unwrap();
+            }
+        }
+    });
 }
 
 /// Invariant 6: every signature verifies against the bundle of its moment, all the way.
@@ -242,14 +317,14 @@ async fn a_changed_ca_is_in_the_bundle_before_it_signs_and_the_old_one_stays_whi
     let (root, clock) = (TempDir::new().unwrap(), TestClock::new());
     let (old, new) = (new_ca(&clock), new_ca(&clock));
     put(root.path(), &old);
-    let signer = open(root.path(), false, &clock).unwrap();
-    let first = signer.bundles().current().own.sequence().unwrap();
+    let signer = usable(root.path(), false, &clock);
+    let first = bundle_of(&signer).sequence().unwrap();
     assert_eq!(signed_by(&signer, &clock).await, old.roots()[0]);
 
     put(root.path(), &new);
     signer.poll();
     assert_eq!(roots(&signer), [old.roots()[0].clone(), new.roots()[0].clone()]);
-    let second = signer.bundles().current().own.sequence().unwrap();
+    let second = bundle_of(&signer).sequence().unwrap();
     assert!(second > first, "the sequence grows with the content");
     clock.forward(PROPAGATION - 1);
     signer.poll();
@@ -264,10 +339,10 @@ async fn a_changed_ca_is_in_the_bundle_before_it_signs_and_the_old_one_stays_whi
     clock.forward(100);
     signer.poll();
     assert_eq!(roots(&signer), [new.roots()[0].clone()]);
-    let last = signer.bundles().current().own.sequence().unwrap();
+    let last = bundle_of(&signer).sequence().unwrap();
     assert!(last > second);
     signer.poll();
-    assert_eq!(signer.bundles().current().own.sequence(), Some(last), "nothing changed");
+    assert_eq!(bundle_of(&signer).sequence(), Some(last), "nothing changed");
 }
 
 /// Invariant 3, for the CA itself.
@@ -276,7 +351,7 @@ async fn garbage_in_the_directory_does_not_stop_the_ca_in_memory() {
     let (root, clock) = (TempDir::new().unwrap(), TestClock::new());
     let (old, new) = (new_ca(&clock), new_ca(&clock));
     put(root.path(), &old);
-    let signer = open(root.path(), false, &clock).unwrap();
+    let signer = usable(root.path(), false, &clock);
 
     fs::write(root.path().join("tls.crt"), new.certificate_pem()).unwrap();
     signer.poll();
@@ -312,9 +387,9 @@ async fn a_ca_that_changed_while_nobody_looked_signs_at_once_beside_the_recovere
         }],
         bundle: Some(bundle.with_sequence(Some(far))),
     };
-    let signer = LocalSigner::open(config(root.path(), false), recovered, clock.clone()).unwrap();
+    let signer = LocalSigner::open(config(root.path(), false), recovered, clock.clone());
     assert_eq!(roots(&signer), [new.roots()[0].clone(), old_root]);
-    let sequence = signer.bundles().current().own.sequence();
+    let sequence = bundle_of(&signer).sequence();
     assert_eq!(sequence, Some(far + 1), "it never goes back");
     assert_eq!(signed_by(&signer, &clock).await, new.roots()[0]);
     clock.forward(1_100);
@@ -329,20 +404,20 @@ fn a_restart_without_a_change_keeps_the_sequence() {
     put(root.path(), &ca);
     let bundle = TrustBundle::new(domain(), ca.roots().to_vec()).unwrap();
     let recovered = RecoveredTrust { roots: vec![], bundle: Some(bundle.with_sequence(Some(7))) };
-    let signer = LocalSigner::open(config(root.path(), false), recovered, clock.clone()).unwrap();
-    assert_eq!(signer.bundles().current().own.sequence(), Some(7));
+    let signer = LocalSigner::open(config(root.path(), false), recovered, clock.clone());
+    assert_eq!(bundle_of(&signer).sequence(), Some(7));
 }
 
 #[tokio::test]
 async fn an_expired_ca_is_not_ready_and_says_so() {
     let (root, clock) = (TempDir::new().unwrap(), TestClock::new());
     put(root.path(), &new_ca(&clock));
-    let signer = open(root.path(), false, &clock).unwrap();
+    let signer = usable(root.path(), false, &clock);
     assert!(signer.status().ready.is_ok());
     clock.forward(366 * 86_400);
     let error = signer.status().ready.unwrap_err();
     assert!(error.to_string().contains("expired"), "{error}");
     let (request, _) = request();
     let error = signer.sign(&request).await.unwrap_err();
-    assert_ne!(error.class(), Class::Invalid, "{error}");
+    assert_eq!(error.class(), Class::Unavailable, "{error}");
 }
