@@ -82,6 +82,14 @@ pub enum NodeError {
     /// The signer did not answer in time.
     #[error("no SVID: the signer did not answer within {0} s")]
     SignTimeout(u64),
+    /// The signer stayed away for as long as a publish waits.
+    #[error("no SVID: {error} (tried for {seconds} s)")]
+    SignerAway {
+        /// What the last try came to.
+        error: SignError,
+        /// For how long.
+        seconds: u64,
+    },
     /// The signer signed before anyone knew whom to trust.
     #[error("no SVID: there is no trust bundle to verify it by yet")]
     NoBundle,
@@ -137,6 +145,7 @@ impl NodeError {
             | Self::Unpublishing(_)
             | Self::ShuttingDown
             | Self::SignTimeout(_)
+            | Self::SignerAway { .. }
             | Self::NoBundle => Class::Unavailable,
             Self::Sign(error) => error.class(),
             Self::Refused(_) | Self::Pki(_) | Self::Csr(_) | Self::Io { .. } | Self::Panicked => {

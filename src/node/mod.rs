@@ -86,6 +86,8 @@ pub struct Node {
     /// What has not been seen of it changed after the node had its signer.
     bundle_changes: watch::Receiver<Option<Arc<TrustBundles>>>,
     tasks: TaskTracker,
+    /// No call waits for a signer any longer.
+    ending: CancellationToken,
     stop: CancellationToken,
 }
 
@@ -114,7 +116,14 @@ impl NodeGround {
         let Self { places, trust_domain, template, limits, metrics } = self;
         let (rotator, inbox) = rotator::channel();
         let bundle_changes = bundles.subscribe();
-        let issuer = Issuer { signer, bundles, clock: clock.clone(), metrics: metrics.clone() };
+        let ending = CancellationToken::new();
+        let issuer = Issuer {
+            signer,
+            bundles,
+            clock: clock.clone(),
+            metrics: metrics.clone(),
+            ending: ending.clone(),
+        };
         let node = Node {
             places,
             trust_domain,
@@ -127,6 +136,7 @@ impl NodeGround {
             rotator,
             bundle_changes,
             tasks: TaskTracker::new(),
+            ending,
             stop: CancellationToken::new(),
         };
         (Arc::new(node), inbox)
@@ -163,6 +173,7 @@ impl Node {
     /// Takes no more calls, and waits for those under way. Every mount stays.
     pub async fn shut_down(&self, patience: Duration) {
         self.tasks.close();
+        self.ending.cancel();
         if tokio::time::timeout(patience, self.tasks.wait()).await.is_err() {
             tracing::warn!("some calls did not end in time; the next start resumes them");
         }

@@ -7,6 +7,7 @@ use tracing::{info, warn};
 
 use super::{
     Node, NodeError,
+    issuer::Patience,
     metrics::{Outcome, observe},
     store,
     volume::{Phase, Svid, Volume, VolumeRequest, Work},
@@ -124,7 +125,7 @@ impl Node {
         let kept = found.and_then(|svid| self.still_good(volume, &id, svid));
         let (svid, bundles) = match kept {
             Some(kept) => kept,
-            None => self.issue(volume, &spec, &id).await?,
+            None => self.issue(volume, &spec, &id, Patience::Waits).await?,
         };
         block_in_place(|| self.put_in_place(volume, work, svid, bundles, &id))
     }

@@ -10,6 +10,7 @@ use tracing::{info, warn};
 
 use super::{
     Node, NodeError, backoff,
+    issuer::Patience,
     metrics::{Outcome, observe},
     store,
     volume::{Phase, Svid, Volume, Work},
@@ -112,7 +113,7 @@ impl Node {
         let spec = work.spec.clone().ok_or(NodeError::Panicked)?;
         // No signature for a volume that can't take it.
         block_in_place(|| self.places.open_ours(&volume.target, work.device))?;
-        let (svid, bundles) = self.issue(volume, &spec, id).await?;
+        let (svid, bundles) = self.issue(volume, &spec, id, Patience::TriesOnce).await?;
         let serial = svid.x509.serial_hex().to_owned();
         block_in_place(|| self.swap(volume, work, svid, bundles, id))?;
         info!(volume = %volume.id, pod = %spec.pod, spiffe_id = %id, serial, "renewed");
@@ -125,9 +126,10 @@ impl Node {
         volume: &Volume,
         spec: &VolumeSpec,
         id: &SpiffeId,
+        patience: Patience,
     ) -> Result<(Svid, Arc<TrustBundles>), NodeError> {
         tokio::select! {
-            issued = self.issuer.issue(&volume.id, spec, id.clone()) => issued,
+            issued = self.issuer.issue(&volume.id, spec, id.clone(), patience) => issued,
             () = volume.closing().cancelled_owned() => {
                 Err(NodeError::Unpublishing(volume.id.clone()))
             }

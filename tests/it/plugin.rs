@@ -40,6 +40,7 @@ const START: Duration = Duration::from_secs(30);
 pub struct Node {
     root: TempDir,
     extra: Vec<String>,
+    ca_create: bool,
     child: Option<Child>,
 }
 
@@ -92,7 +93,15 @@ impl Node {
     pub fn new(extra: &[&str]) -> Self {
         let root = tempfile::tempdir().unwrap();
         fs::create_dir_all(root.path().join("kubelet/plugins_registry")).unwrap();
-        Self { root, extra: extra.iter().map(ToString::to_string).collect(), child: None }
+        let extra = extra.iter().map(ToString::to_string).collect();
+        Self { root, extra, ca_create: true, child: None }
+    }
+
+    /// A node whose plugin makes no CA, not yet running.
+    pub fn without_ca() -> Self {
+        let mut node = Self::new(&[]);
+        node.ca_create = false;
+        node
     }
 
     /// A node whose plugin runs.
@@ -145,7 +154,8 @@ impl Node {
         let mut command = Command::new(env!("CARGO_BIN_EXE_svid-csi"));
         command
             .args(["node", "--node-name", "node-1", "--trust-domain", TRUST_DOMAIN])
-            .args(["--ca-create", "--http-listen", "127.0.0.1:0", "--log-format", "json"])
+            .args(self.ca_create.then_some("--ca-create"))
+            .args(["--http-listen", "127.0.0.1:0", "--log-format", "json"])
             .arg("--ca-dir")
             .arg(self.ca_dir())
             .arg("--kubelet-dir")

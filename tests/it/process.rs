@@ -35,7 +35,7 @@ fn http_address(node: &Node) -> String {
 }
 
 /// Status and body of an HTTP endpoint.
-async fn get(node: &Node, path: &str) -> (u16, String) {
+pub async fn get(node: &Node, path: &str) -> (u16, String) {
     let mut stream = TcpStream::connect(http_address(node)).await.unwrap();
     let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();
