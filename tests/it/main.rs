@@ -21,6 +21,7 @@ mod inspect;
 mod invariants;
 mod layering;
 mod local_ca;
+mod monitoring;
 mod no_ca;
 mod plugin;
 mod process;
