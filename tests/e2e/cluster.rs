@@ -41,7 +41,11 @@ impl Cluster {
 
     /// `hack/cluster ARGS…`, to be run.
     pub fn script<I: IntoIterator<Item: AsRef<str>>>(&self, args: I) -> Run {
-        let run = Run::new(SCRIPT, args);
+        self.environment(Run::new(SCRIPT, args))
+    }
+
+    /// So that a program's own `hack/cluster` finds this cluster.
+    pub fn environment(&self, run: Run) -> Run {
         match &self.directory {
             Some(directory) => run.env("CLUSTER_DIR", &directory.display().to_string()),
             None => run,

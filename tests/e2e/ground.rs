@@ -25,6 +25,8 @@ pub const DRIVER: &str = "csi.svid.dev";
 /// The chart's namespace, release and DaemonSet.
 pub const NAMESPACE: &str = "svid-csi";
 pub const RELEASE: &str = "svid-csi";
+/// Another image of the driver has it.
+pub const SECOND_TAG: &str = "e2e-second";
 /// How long a new CA is in every bundle before it signs: longer than one node's kubelet and driver
 /// can be behind the other's.
 pub const PROPAGATION: Duration = Duration::from_secs(40);
@@ -83,6 +85,14 @@ impl Ground {
             self.load(&paths)?;
             story.step("images are loaded");
         }
+        self.prepare_namespace()?;
+        self.install(&[])?;
+        story.step("the chart is installed");
+        Ok(())
+    }
+
+    /// The driver's namespace with the CA.
+    pub fn prepare_namespace(&self) -> Result<()> {
         self.cluster.apply(&[json!({
             "apiVersion": "v1",
             "kind": "Namespace",
@@ -91,10 +101,7 @@ impl Ground {
                 "labels": {"pod-security.kubernetes.io/enforce": "privileged"},
             },
         })])?;
-        self.cluster.apply(&[self.ca().secret()?])?;
-        self.install(&[])?;
-        story.step("the chart is installed");
-        Ok(())
+        self.cluster.apply(&[self.ca().secret()?])
     }
 
     /// The CA whose Secret the drivers have, unless a suite has just broken it.
@@ -129,16 +136,11 @@ impl Ground {
 
     /// Installs or upgrades the chart with the suites' values and these `--set`s, and waits.
     pub fn install(&self, sets: &[&str]) -> Result<()> {
-        let (repository_name, tag) =
-            self.image.rsplit_once(':').context("IMAGE must be repository:tag")?;
         let chart = chart().display().to_string();
         let mut args = vec!["upgrade", "--install", RELEASE, &chart, "-n", NAMESPACE, "--wait"];
-        let values = [
-            format!("trustDomain={TRUST_DOMAIN}"),
-            format!("local.propagation={}s", PROPAGATION.as_secs()),
-            format!("image.repository={repository_name}"),
-            format!("image.tag={tag}"),
-        ];
+        let propagation = format!("local.propagation={}s", PROPAGATION.as_secs());
+        let mut values = self.values()?;
+        values.push(propagation);
         for value in values.iter().map(String::as_str).chain(sets.iter().copied()) {
             args.extend(["--set", value]);
         }
@@ -146,16 +148,25 @@ impl Ground {
         self.cluster.helm(args).text().map(drop)
     }
 
+    /// What every installation of the chart needs.
+    pub fn values(&self) -> Result<Vec<String>> {
+        let (name, tag) = self.image.rsplit_once(':').context("IMAGE must be repository:tag")?;
+        Ok(vec![
+            format!("trustDomain={TRUST_DOMAIN}"),
+            format!("image.repository={name}"),
+            format!("image.tag={tag}"),
+        ])
+    }
+
     /// Another image of the driver, loaded: its tag. Its program is the same, its digest is not.
-    pub fn second_image(&self) -> Result<String> {
-        let tag = "e2e-second";
+    pub fn second_image(&self) -> Result<&'static str> {
         let archive = self.out.join("second.tar").display().to_string();
         let script = repository().join("hack/image").display().to_string();
-        Run::new(&script, ["--tag", tag, "--out", &archive])
+        Run::new(&script, ["--tag", SECOND_TAG, "--out", &archive])
             .limit(Duration::from_mins(15))
             .text()?;
         self.load(&[archive])?;
-        Ok(tag.to_owned())
+        Ok(SECOND_TAG)
     }
 
     /// A new namespace for a suite; it is deleted after it.

@@ -10,18 +10,26 @@ mod ca;
 mod cluster;
 mod command;
 mod diagnostics;
+mod documented;
 mod examples;
+mod failures;
+mod fleet;
 mod ground;
+mod helm;
+mod late;
 mod node;
 mod observer;
 mod ownership;
 mod patience;
 mod pod;
+mod reboot;
+mod restarts;
 mod results;
 mod rotation;
 mod scale;
 mod set;
 mod story;
+mod watch;
 mod workload;
 
 use std::{
@@ -74,6 +82,30 @@ const SUITES: &[Suite] = &[
         about: "a hundred pods at once beside the same pods with an emptyDir",
         needs_nodes: false,
         run: scale::run,
+    },
+    Suite {
+        name: "restarts",
+        about: "driver killed, upgraded, away for two minutes; kubelet and containerd restarted",
+        needs_nodes: true,
+        run: restarts::run,
+    },
+    Suite {
+        name: "reboot",
+        about: "a node's processes and memory gone: pods get new keys and certificates",
+        needs_nodes: true,
+        run: reboot::run,
+    },
+    Suite {
+        name: "failures",
+        about: "what a user sees when something is wrong, and that it gets right by itself",
+        needs_nodes: true,
+        run: failures::run,
+    },
+    Suite {
+        name: "helm",
+        about: "install as the README says, upgrade, rollback and uninstall under running pods",
+        needs_nodes: true,
+        run: helm::run,
     },
 ];
 
