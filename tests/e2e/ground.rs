@@ -197,13 +197,6 @@ impl Ground {
         found.with_context(|| format!("no driver on {node}"))
     }
 
-    /// The driver's metrics of a node, as text.
-    pub fn metrics(&self, node: &str) -> Result<String> {
-        let pod = self.driver_pod(node)?.name;
-        let path = format!("/api/v1/namespaces/{NAMESPACE}/pods/{pod}:9809/proxy/metrics");
-        self.cluster.kubectl(["get", "--raw", &path])
-    }
-
     /// The driver is ready on every node.
     pub fn driver_is_ready(&self, limit: Duration) -> Result<()> {
         let nodes = self.cluster.nodes()?;

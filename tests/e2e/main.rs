@@ -4,7 +4,6 @@
 //! what was seen.
 
 #![allow(missing_docs, unreachable_pub, reason = "tests are nobody's interface")]
-#![allow(dead_code, reason = "the suites that use the rest are to come")]
 
 mod ca;
 mod cluster;

@@ -126,10 +126,6 @@ impl Pod {
     pub fn directory(&self) -> PathBuf {
         Path::new("/var/lib/kubelet/pods").join(&self.uid)
     }
-
-    pub fn events(&self) -> Result<Vec<String>> {
-        self.cluster.events(&self.namespace, &self.name)
-    }
 }
 
 /// The first process whose control group is named for the container.

@@ -43,20 +43,10 @@ impl Workload {
         self
     }
 
-    pub fn service_account(mut self, name: &str) -> Self {
-        self.spec()["serviceAccountName"] = name.into();
-        self
-    }
-
     /// An attribute, without our prefix.
     pub fn with(mut self, attribute: &str, value: &str) -> Self {
         let key = format!("{DRIVER}/{attribute}");
         self.spec()["volumes"][0]["csi"]["volumeAttributes"][key] = value.into();
-        self
-    }
-
-    pub fn command(mut self, command: &[&str]) -> Self {
-        self.spec()["containers"][0]["command"] = json!(command);
         self
     }
 
