@@ -87,6 +87,13 @@ impl Ground {
         }
         self.prepare_namespace()?;
         self.install(&[])?;
+        if self.keep {
+            // The pods that are there may have an earlier image of the same name.
+            let daemonset = format!("daemonset/{RELEASE}");
+            for step in ["restart", "status"] {
+                self.cluster.kubectl(["-n", NAMESPACE, "rollout", step, &daemonset])?;
+            }
+        }
         story.step("the chart is installed");
         Ok(())
     }

@@ -42,8 +42,14 @@ fn cases() -> [Case; 7] {
     // As OpenShift's restricted SCCs choose them.
     let random = json!({"runAsUser": 1_000_690_000, "runAsGroup": 0, "fsGroup": 1_000_690_000_u32});
     [
-        case("root", json!({}), 0, "0 0 755", "0 0 444"),
-        case("root-fsgroup", json!({"fsGroup": 3000}), 0, "0 3000 750", "0 3000 440"),
+        case("root", json!({"runAsUser": 0}), 0, "0 0 755", "0 0 444"),
+        case(
+            "root-fsgroup",
+            json!({"runAsUser": 0, "fsGroup": 3000}),
+            0,
+            "0 3000 750",
+            "0 3000 440",
+        ),
         case("user", user.clone(), 1000, "0 0 755", "0 0 444"),
         case("user-fsgroup", group, 1000, "0 2000 750", "0 2000 440"),
         case("random", random, 1_000_690_000, "0 1000690000 750", "0 1000690000 440"),

@@ -35,8 +35,8 @@ const LAYOUTS: [[&str; 3]; 4] = [
 
 impl Set {
     /// Prints the files of the volume `$1` with a line before each.
-    pub const SCRIPT: &str = r#"cd "$(readlink -f "$1/..data")" && find . -type f | while read -r f
-        do printf '\n@@@ %s\n' "${f#./}"; cat "$f"; done"#;
+    pub const SCRIPT: &str = r#"cd "$(readlink -f "$1/..data")" && for f in * */*
+        do if [ -f "$f" ]; then printf '\n@@@ %s\n' "$f"; cat "$f"; fi; done"#;
 
     pub fn read(volume: &Path) -> Result<Self> {
         let data = fs::read_link(volume.join("..data")).context("..data")?;
