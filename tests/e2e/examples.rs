@@ -13,6 +13,18 @@ use crate::{
     story::{Seen, Story},
 };
 
+/// What an application must say, besides going on: namespace, application, container, and the words
+/// of one line of its log.
+const TOLD: [(&str, &str, &str, &[&str]); 6] = [
+    (MUTUAL_TLS, "client", "client", &["server: ok", "sa/client"]),
+    (MUTUAL_TLS, "client", "client", &["stranger: impostor, refused", "sa/stranger"]),
+    (MUTUAL_TLS, "stranger", "client", &["server: forbidden", "sa/stranger"]),
+    (MUTUAL_TLS, "server", "server", &["reloaded with", "sa/server"]),
+    ("svid-example-subpath", "frozen", "app", &["subPath", "expired"]),
+    ("svid-example-watcher", "watcher", "app", &["reloaded 1 "]),
+];
+const MUTUAL_TLS: &str = "svid-example-mutual-tls";
+
 /// One file of deploy/examples.
 struct Example {
     name: String,
@@ -24,7 +36,6 @@ struct Example {
 struct Tally {
     pods: usize,
     certificates: usize,
-    strangers: usize,
 }
 
 pub fn run(ground: &Ground, story: &Story) -> Result<Seen> {
@@ -44,13 +55,53 @@ pub fn run(ground: &Ground, story: &Story) -> Result<Seen> {
         }
         story.step(&format!("{}: runs, and its identities verify", example.name));
     }
+    for (namespace, app, container, words) in TOLD {
+        told(ground, namespace, app, container, words)?;
+    }
+    let calls = served_throughout(ground)?;
+    story.step("the server and its client reloaded, and each side refuses a stranger");
     Ok(Seen::new(format!(
-        "{0} of {0} run, {1} pods; {2} certificates verified with openssl; {3} strangers refused",
+        "{0} of {0} run, {1} pods; {2} certificates verified with openssl; mutual TLS: {calls} \
+         calls through a rotation, none dropped, the stranger refused by both sides",
         examples.len(),
         tally.pods,
-        tally.certificates,
-        tally.strangers
+        tally.certificates
     )))
+}
+
+/// Waits until an application's log has a line with all these words.
+fn told(
+    ground: &Ground,
+    namespace: &str,
+    app: &str,
+    container: &str,
+    words: &[&str],
+) -> Result<String> {
+    let what = format!("{app} in {namespace} to say {words:?}");
+    eventually(&what, Duration::from_secs(90), || {
+        let pods = ground.cluster.pods(namespace, "")?;
+        let pod = pods.iter().find(|pod| pod.name.starts_with(app)).context("no such pod")?;
+        let log = ground.cluster.logs(namespace, &pod.name, container)?;
+        let mut lines = log.lines().rev();
+        let line = lines.find(|line| words.iter().all(|word| line.contains(word)));
+        let last = log.lines().last().unwrap_or_default();
+        line.map(ToOwned::to_owned).with_context(|| format!("its last line: {last}"))
+    })
+}
+
+/// How many calls the client made while it and the server took new certificates; none failed.
+fn served_throughout(ground: &Ground) -> Result<u64> {
+    // Its count of reloads may still be on its way into the log.
+    eventually("the client to reload", Duration::from_secs(90), || {
+        let line = told(ground, MUTUAL_TLS, "client", "client", &["server: ok", "calls="])?;
+        let figure = |name: &str| -> Result<u64> {
+            let word = line.split_whitespace().find_map(|word| word.strip_prefix(name));
+            Ok(word.with_context(|| format!("no {name} in {line}"))?.parse()?)
+        };
+        ensure!(figure("reloads=")? > 0, "{line}");
+        ensure!(figure("dropped=")? == 0, "{line}");
+        figure("calls=")
+    })
 }
 
 fn examples() -> Result<Vec<Example>> {
