@@ -62,8 +62,10 @@ pub fn run(ground: &Ground, story: &Story) -> Result<Seen> {
     ground.install(&[])?;
     Ok(Seen::new(format!(
         "{pods} pods kept their containers through 6 restarts around them; {} renewals, {} reads, \
-         every set whole; each volume mounted once throughout",
-        seen.renewals, seen.reads
+         every set whole; {} volumes, each mounted once before and after",
+        seen.renewals,
+        seen.reads,
+        2 * pods
     )))
 }
 
@@ -133,8 +135,8 @@ fn outage(ground: &Ground, image: &str, fleet: &mut Fleet<'_>, watch: &Watch) ->
     fleet.gone(&leavers, RETRY)?;
     let waited = back.elapsed();
     fleet.dismiss(&arrived)?;
-    watch.allow_expiry(false);
     fleet.rotates(watch).context("after the driver came back")?;
+    watch.allow_expiry(false);
     fleet.gone(&arrived, DRIVER_START)?;
     Ok(waited)
 }

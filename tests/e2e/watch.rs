@@ -1,4 +1,7 @@
-//! Looks through containers' eyes at their volumes all the time, and keeps what was wrong.
+//! Looks through containers' eyes at their volumes while things are broken around them.
+//!
+//! Unlike an `Observer` it reads on when something was wrong, and knows that nobody renews while
+//! the driver is away.
 
 use std::{
     collections::BTreeMap,
