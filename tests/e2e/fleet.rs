@@ -1,7 +1,7 @@
 //! Pods that run throughout a suite, and what must hold for them whatever happens around them.
 //!
-//! Each has two volumes. `short` is renewed every few seconds, which shows that rotation goes on;
-//! `long` is fresh throughout, which shows that nothing is issued again without need.
+//! Each has two volumes. One is renewed every few seconds, which shows that rotation goes on; the
+//! other is fresh throughout, which shows that nothing is issued again without need.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -18,7 +18,7 @@ use crate::{
 
 /// Renewed after 10 to 13 s, so the driver may be away for 6 s.
 const SHORT: &str = "20s";
-/// Where the other volume is mounted.
+/// Where the volume is mounted that needs no renewal.
 const LONG: &str = "/long";
 const START: Duration = Duration::from_secs(90);
 /// For a renewal, and for a driver that only just came back.
@@ -30,7 +30,7 @@ pub struct Fleet<'a> {
     namespace: &'a str,
     nodes: Vec<String>,
     members: Vec<Pod>,
-    /// The serial in every `long` volume.
+    /// What the volumes hold that need no renewal.
     fresh: BTreeMap<String, String>,
     newcomers: usize,
 }

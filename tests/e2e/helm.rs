@@ -165,8 +165,8 @@ fn nothing_left(ground: &Ground) -> Result<usize> {
     let kinds = cluster.kubectl(["api-resources", "--verbs=list", "-o", "name"])?;
     let kinds: Vec<_> = kinds.lines().collect();
     eventually("everything of the driver to go", LIMIT, || {
-        let label = "app.kubernetes.io/part-of=svid-csi";
-        let args = ["get", &kinds.join(","), "-A", "-o", "name", "-l", label];
+        let label = format!("app.kubernetes.io/instance={RELEASE}");
+        let args = ["get", &kinds.join(","), "-A", "-o", "name", "-l", &label];
         let left = cluster.kubectl(args)?;
         ensure!(left.is_empty(), "left in the cluster: {left}");
         for node in cluster.list("", "csinodes", "")? {
@@ -176,7 +176,8 @@ fn nothing_left(ground: &Ground) -> Result<usize> {
         }
         for node in cluster.nodes()? {
             let node = cluster.node(&node);
-            let left = node.find("/var/lib/kubelet", ["!", "-type", "d", "-path", "*svid*"])?;
+            let ours = format!("*{DRIVER}*");
+            let left = node.find("/var/lib/kubelet", ["!", "-type", "d", "-path", &ours])?;
             ensure!(left.is_empty(), "left on {}: {left:?}", node.name);
             let mounts = node.volumes()?;
             ensure!(mounts.is_empty(), "mounted on {}: {mounts:?}", node.name);

@@ -23,8 +23,8 @@ const DRIVER_START: Duration = Duration::from_secs(60);
 const OUTAGE: Duration = Duration::from_secs(120);
 /// kubelet tries a mount or unmount again after 2 min 2 s at most.
 const RETRY: Duration = Duration::from_secs(150);
-/// Into the outage, the time at which kubelet first misses the driver. It tries again after 0.5 s,
-/// 1 s, 2 s …: the fifth time, 31 s later, the driver is back.
+/// Into the outage, the time at which kubelet first misses the driver. It tries again 0.5 s, 1.5 s,
+/// 3.5 s … later; 31 s later the driver is back.
 const MISSED_AT: Duration = Duration::from_secs(106);
 
 pub fn run(ground: &Ground, story: &Story) -> Result<Seen> {

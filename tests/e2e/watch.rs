@@ -102,6 +102,8 @@ impl View {
 impl Watch {
     pub fn start(views: Vec<View>) -> Self {
         let shared = Arc::new(Shared::default());
+        // Whoever asks next what was seen gets an answer for every volume.
+        views.iter().for_each(|view| shared.look(view));
         let thread = thread::spawn({
             let shared = shared.clone();
             move || {
