@@ -152,8 +152,9 @@ fn tested() -> Result<bool> {
             }
         }
     }
-    results.show(&ground.out)?;
+    let shown = results.show(&ground.out);
     ground.clear().context("the cluster's end")?;
+    shown?;
     laid?;
     Ok(results.are_good() && !interrupted())
 }

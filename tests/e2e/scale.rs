@@ -74,7 +74,9 @@ fn started(ground: &Ground, namespace: &str, kind: Kind, node: &str) -> Result<D
     ground.namespace(namespace)?;
     let pods: Vec<Value> = (0..PODS)
         .map(|n| {
-            let pod = ground.workload(namespace, &format!("pod-{n:03}")).on(node);
+            let mut pod = ground.workload(namespace, &format!("pod-{n:03}")).on(node);
+            // As most pods are, with the API's token mounted beside.
+            pod.spec()["automountServiceAccountToken"] = true.into();
             match kind {
                 Kind::Svid => pod,
                 Kind::EmptyDir => pod.volume(json!({"emptyDir": {}})),
