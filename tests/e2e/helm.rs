@@ -36,8 +36,7 @@ pub fn run(ground: &Ground, story: &Story) -> Result<Seen> {
     let directory = scratch_checkout()?;
     readme(ground, &directory)?;
     story.step("README's \"Install in a cluster\" works word for word");
-    let [uninstall_block] = &blocks(INSTALL, "## Uninstall")?[..] else { bail!("not one block") };
-    paste(ground, uninstall_block, &directory)?;
+    paste(ground, &block("## Uninstall")?, &directory)?;
     let kinds = nothing_left(ground)?;
     story.step(&format!("uninstalled: no object of {kinds} kinds, socket or registration is left"));
     plain_manifests(ground, &directory)?;
@@ -48,9 +47,7 @@ pub fn run(ground: &Ground, story: &Story) -> Result<Seen> {
     let mut fleet = Fleet::start(ground, PODS)?;
     let watch = fleet.watch()?;
     story.step(&format!("pods run with chart {PREVIOUS}"));
-    let [upgrade] = &blocks(INSTALL, "## Upgrade and roll back")?[..] else {
-        bail!("not one block")
-    };
+    let upgrade = block("## Upgrade and roll back")?;
     for (step, version) in upgrade.singly().iter().zip([env!("CARGO_PKG_VERSION"), PREVIOUS]) {
         paste(ground, step, &directory)?;
         let listed = cluster.helm(["list", "-n", NAMESPACE]).text()?;
@@ -97,9 +94,9 @@ fn readme(ground: &Ground, directory: &TempDir) -> Result<()> {
 
 /// What docs/install.md shows for people without Helm, with the CA that README's commands made.
 fn plain_manifests(ground: &Ground, directory: &TempDir) -> Result<()> {
-    let [block] = &blocks(INSTALL, "## Without Helm")?[..] else { bail!("not one block") };
     // "With a registry, the image": there is none here.
-    paste(ground, &block.clone().with("registry.example.org/", "localhost/"), directory)?;
+    let block = block("## Without Helm")?.with("registry.example.org/", "localhost/");
+    paste(ground, &block, directory)?;
     ground.driver_is_ready(LIMIT)?;
     ground.namespace(PODS)?;
     ground.cluster.apply(&[ground.workload(PODS, "plain").object()])?;
@@ -151,6 +148,13 @@ fn under_running_pods(ground: &Ground, fleet: &mut Fleet<'_>, watch: &Watch) -> 
 
 fn uninstall(ground: &Ground) -> Result<()> {
     ground.cluster.helm(["uninstall", RELEASE, "-n", NAMESPACE, "--wait"]).text().map(drop)
+}
+
+/// The only commands of docs/install.md below a heading.
+fn block(heading: &str) -> Result<Block> {
+    let mut blocks = blocks(INSTALL, heading)?;
+    ensure!(blocks.len() == 1, "{INSTALL} shows {} blocks below {heading}", blocks.len());
+    Ok(blocks.remove(0))
 }
 
 /// Runs a document's commands in the shell that `hack/cluster run bash` opens.
