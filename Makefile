@@ -41,6 +41,7 @@ chart: setup-chart ## the Helm chart and what is rendered from it; UPDATE=1 rend
 	@hack/chart $(if $(UPDATE),update,check)
 
 e2e: setup-e2e $(if $(KUBECONFIG),,image example-image) ## everything in a real cluster on this machine; SUITE=name for one
+	@hack/tools/build helm-docs >/dev/null
 	@cargo test --quiet --locked --test e2e
 
 image: setup-image ## the driver's image and its SBOM, in target/image
