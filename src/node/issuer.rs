@@ -107,7 +107,8 @@ impl Issuer {
         observe(&self.metrics.sign_seconds, started.elapsed());
         match answer {
             Ok(answer) => Ok(answer?),
-            Err(_) => Err(NodeError::SignTimeout(within.as_secs())),
+            // `within` may be what earlier tries left of it, and is never whole seconds.
+            Err(_) => Err(NodeError::SignTimeout(SIGN_TIMEOUT.as_secs())),
         }
     }
 }
