@@ -17,7 +17,7 @@ use crate::{
 /// of one line of its log.
 const TOLD: [(&str, &str, &str, &[&str]); 6] = [
     (MUTUAL_TLS, "client", "client", &["server: ok", "sa/client"]),
-    (MUTUAL_TLS, "client", "client", &["stranger: impostor, refused", "sa/stranger"]),
+    (MUTUAL_TLS, "client", "client", &["stranger: impostor", "sa/stranger"]),
     (MUTUAL_TLS, "stranger", "client", &["server: forbidden", "sa/stranger"]),
     (MUTUAL_TLS, "server", "server", &["reloaded with", "sa/server"]),
     ("svid-example-subpath", "frozen", "app", &["subPath", "expired"]),

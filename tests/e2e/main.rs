@@ -110,6 +110,7 @@ const SUITES: &[Suite] = &[
 
 const USAGE: &str = "usage: make e2e [SUITE=name,…] [KEEP=1]
   KEEP=1        uses the cluster that is up, if it is, and leaves it up
+  ROUNDS=2      suite scale: each kind of pod twice
   CLUSTER_DIR   where the cluster keeps its state (/var/tmp/svid-csi-e2e)
   KUBECONFIG    another cluster instead; IMAGE and EXAMPLE_IMAGE must be names that it can pull
 suites:";
