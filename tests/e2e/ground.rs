@@ -70,6 +70,17 @@ impl Ground {
         })
     }
 
+    /// A person's own cluster may have our driver, which pods use: nothing here may touch it.
+    pub fn is_free(&self) -> Result<()> {
+        if self.cluster.is_ours() || self.keep {
+            return Ok(());
+        }
+        let args = ["get", "csidriver", DRIVER, "--ignore-not-found", "-o", "name"];
+        let found = self.cluster.kubectl(args)?;
+        ensure!(found.is_empty(), "this cluster has {DRIVER} already; the suites would replace it");
+        Ok(())
+    }
+
     /// Brings it all up: a new cluster, unless it is to be kept or is a person's own.
     pub fn lay(&self, story: &Story) -> Result<()> {
         if self.cluster.is_ours() {

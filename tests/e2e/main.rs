@@ -141,6 +141,7 @@ fn tested() -> Result<bool> {
     }
     heed_signals()?;
     let ground = Ground::from_environment()?;
+    ground.is_free()?;
     let mut results = Results::default();
     let laid = caught(|| ground.lay(&Story::begin("the cluster")));
     if let Err(error) = &laid {
