@@ -66,7 +66,7 @@ fn settings_that_cannot_be_used_name_themselves_and_exit_64() {
             (&["--trust-domain", ""], &["--trust-domain"]),
             (&["--node-name", ""], &["--node-name"]),
             (&["--default-ttl", "5s"], &["--default-ttl", "10s"]),
-            (&["--default-ttl", "3h", "--max-ttl", "2h"], &["--default-ttl", "--max-ttl"]),
+            (&["--default-ttl", "25h"], &["--default-ttl", "24h"]),
             (&["--max-ttl", "25h"], &["--max-ttl", "24h"]),
             (&["--max-ttl", "long"], &["--max-ttl"]),
             (&["--ca-propagation", "x"], &["--ca-propagation"]),
@@ -250,6 +250,7 @@ fn health_and_metrics() {
             line.trim().parse().unwrap()
         };
         assert!((3_000.0..=3_600.0).contains(&value("svid_csi_nearest_svid_expiry_seconds ")));
+        assert!(metrics.contains("svid_csi_nearest_failing_svid_expiry_seconds inf\n"));
         assert!(value("svid_csi_ca_expiry_timestamp_seconds ") > 2_000_000_000.0);
         assert!(metrics.ends_with("# EOF\n"));
     });

@@ -80,7 +80,7 @@ pub(super) struct NodeArgs {
     #[arg(long, env = "SVID_CSI_CA_PROPAGATION", default_value = "5m", value_name = "DURATION")]
     ca_propagation: String,
 
-    /// Lifetime of an SVID whose volume names none
+    /// Lifetime of an SVID whose volume names none; --max-ttl if that is less
     #[arg(long, env = "SVID_CSI_DEFAULT_TTL", default_value = "1h", value_name = "DURATION")]
     default_ttl: String,
 
@@ -142,8 +142,8 @@ impl NodeArgs {
         if max_ttl < shortest || max_ttl > longest {
             return Err(UsageError::new("--max-ttl", "must be between 10s and 24h"));
         }
-        if default_ttl < shortest || default_ttl > max_ttl {
-            return Err(UsageError::new("--default-ttl", "must be between 10s and --max-ttl"));
+        if default_ttl < shortest || default_ttl > longest {
+            return Err(UsageError::new("--default-ttl", "must be between 10s and 24h"));
         }
         let propagation = parse("--ca-propagation", &self.ca_propagation)?;
         let http_listen = self
@@ -169,7 +169,7 @@ impl NodeArgs {
                 node_name: self.node_name,
             },
             kubelet_dir: self.kubelet_dir,
-            limits: Limits { default_ttl, min_ttl: shortest, max_ttl },
+            limits: Limits { default_ttl: default_ttl.min(max_ttl), min_ttl: shortest, max_ttl },
             ca: LocalConfig {
                 directory: self.ca_dir,
                 create: self.ca_create,
