@@ -15,13 +15,12 @@ COREDNS=$CACHE/coredns-$coredns_version/bin/coredns
 KUBECTL=$KUBERNETES/kubectl
 HELM=$CACHE/helm-$helm_version/bin/helm
 
-# What is to be built: file, module directory, package, linker flags. kubectl and helm come first,
-# for they are wanted for other clusters, too.
+# What is to be built: file, module directory, package, linker flags. For another cluster that is
+# kubectl alone. Helm has a build of its own, which hack/chart uses as well.
 binaries() {
     local minor=${kubernetes_version#v1.} base=k8s.io/component-base/version name
     local flags="-X $base.gitVersion=$kubernetes_version -X $base.gitMajor=1 -X $base.gitMinor=${minor%%.*}"
     echo "$KUBECTL|kubernetes|k8s.io/kubernetes/cmd/kubectl|$flags"
-    echo "$HELM|helm|helm.sh/helm/v4/cmd/helm|-X helm.sh/helm/v4/internal/version.version=$helm_version"
     if ! foreign; then
         for name in kube-apiserver kube-controller-manager kube-scheduler kube-proxy kubelet; do
             echo "$KUBERNETES/$name|kubernetes|k8s.io/kubernetes/cmd/$name|$flags"
@@ -35,13 +34,14 @@ build_binaries() {
     while IFS='|' read -r file tool package flags; do
         [ -x "$file" ] || missing+=("$file|$tool|$package|$flags")
     done < <(binaries)
+    [ -x "$HELM" ] || "$here/tools/build" helm >/dev/null
     [ ${#missing[@]} -gt 0 ] || return 0
 
     command -v go >/dev/null || die "Go is needed to build ${#missing[@]} programs: https://go.dev/dl"
     mkdir -p "$CACHE"
     exec 8>"$CACHE/cluster-build.lock"
     flock --nonblock 8 || { echo "cluster: waiting for another build" && flock 8; }
-    [ ${#missing[@]} -lt 8 ] || echo "cluster: building ${#missing[@]} programs, once: 15 to 20 minutes on two cores"
+    [ ${#missing[@]} -lt 7 ] || echo "cluster: building ${#missing[@]} programs, once: 15 to 20 minutes on two cores"
     for entry in "${missing[@]}"; do
         IFS='|' read -r file tool package flags <<<"$entry"
         i=$((i + 1))
