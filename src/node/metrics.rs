@@ -39,6 +39,8 @@ pub struct Metrics {
     pub volumes: Family<StateLabel, Gauge>,
     /// Until the first SVID of any volume ends; infinite without volumes.
     pub nearest_expiry: Gauge<f64, AtomicU64>,
+    /// The same of those whose last renewal failed.
+    pub nearest_failing_expiry: Gauge<f64, AtomicU64>,
     /// Whether the signer could sign now: 1 or 0.
     pub signer_ready: Gauge<i64, AtomicI64>,
     /// When the signing CA ends, Unix seconds; 0 where that isn't known.
@@ -101,6 +103,7 @@ impl Default for Metrics {
             bundle_rewrites: Family::default(),
             volumes: Family::default(),
             nearest_expiry: Gauge::default(),
+            nearest_failing_expiry: Gauge::default(),
             signer_ready: Gauge::default(),
             ca_expiry: Gauge::default(),
             ca_reload_failures: Gauge::default(),
@@ -151,6 +154,12 @@ impl Metrics {
             "Until the first SVID of any volume ends (+Inf without volumes)",
             Unit::Seconds,
             self.nearest_expiry.clone(),
+        );
+        r.register_with_unit(
+            "nearest_failing_svid_expiry",
+            "Until the first SVID ends whose renewal fails (+Inf without such)",
+            Unit::Seconds,
+            self.nearest_failing_expiry.clone(),
         );
         let ready = self.signer_ready.clone();
         r.register("signer_ready", "Whether the signer could sign now: 1 or 0", ready);

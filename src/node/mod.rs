@@ -203,20 +203,25 @@ impl Node {
         let now = self.clock.now();
         let mut counts: BTreeMap<&str, (VolumeState, i64)> =
             VolumeState::ALL.into_iter().map(|state| (state.label(), (state, 0))).collect();
-        let mut nearest = f64::INFINITY;
+        let (mut nearest, mut nearest_failing) = (f64::INFINITY, f64::INFINITY);
         for volume in self.table.all() {
             let status = volume.status();
-            if let Some((_, count)) = counts.get_mut(status.state(now).label()) {
+            let state = status.state(now);
+            if let Some((_, count)) = counts.get_mut(state.label()) {
                 *count += 1;
             }
             if let Some(left) = status.remaining(now).filter(|_| status.live) {
                 nearest = nearest.min(left.as_secs_f64());
+                if state == VolumeState::Failing {
+                    nearest_failing = nearest_failing.min(left.as_secs_f64());
+                }
             }
         }
         for (state, count) in counts.into_values() {
             self.metrics.volumes.get_or_create(&StateLabel { state }).set(count);
         }
         self.metrics.nearest_expiry.set(nearest);
+        self.metrics.nearest_failing_expiry.set(nearest_failing);
         let SignerStatus { ready, ca_not_after } = self.issuer.signer.status();
         self.metrics.signer_ready.set(i64::from(ready.is_ok()));
         let end = ca_not_after.and_then(|end| end.duration_since(std::time::UNIX_EPOCH).ok());
