@@ -16,13 +16,13 @@ use crate::{
     workload::{CONTAINER, MOUNT},
 };
 
-/// Renewed after 10 to 13 s, so the driver may be away for 6 s.
-const SHORT: &str = "20s";
+/// Renewed after 15 to 20 s, so the driver may be away for 10 s: an upgrade on a slow machine.
+const SHORT: &str = "30s";
 /// Where the volume is mounted that needs no renewal.
 const LONG: &str = "/long";
 const START: Duration = Duration::from_secs(90);
 /// For a renewal, and for a driver that only just came back.
-const RENEWAL: Duration = Duration::from_secs(45);
+const RENEWAL: Duration = Duration::from_secs(60);
 
 /// The pods of a namespace, two on each node.
 pub struct Fleet<'a> {

@@ -32,7 +32,7 @@ pub fn run(ground: &Ground, story: &Story) -> Result<Seen> {
     let image = format!("image.tag={second}");
     let mut fleet = Fleet::start(ground, NAME)?;
     let watch = fleet.watch()?;
-    story.step("pods on every node run, with an SVID of 20 s and one of an hour each");
+    story.step("pods on every node run, with an SVID of 30 s and one of an hour each");
 
     kill_drivers(ground)?;
     fleet.goes_on(&watch).context("after SIGKILL to the driver")?;
