@@ -4,6 +4,7 @@ use std::{
     collections::BTreeSet,
     env,
     io::{BufRead, BufReader},
+    path::Path,
     sync::mpsc,
     thread,
     time::{Duration, Instant},
@@ -15,6 +16,7 @@ use serde_json::{Value, json};
 use crate::{
     ground::Ground,
     patience::{Deadline, eventually, still_wanted},
+    pod::Pod,
     story::{Seen, Story},
     workload::{CONTAINER, MOUNT},
 };
@@ -138,12 +140,15 @@ fn verified(ground: &Ground, namespace: &str) -> Result<()> {
 
 /// The next hundred must find the node as these did.
 fn gone(ground: &Ground, namespace: &str, node: &str) -> Result<()> {
+    let pods = ground.cluster.pods(namespace, "")?;
     ground.cluster.delete_namespace(namespace, LIMIT)?;
     if ground.cluster.is_ours() {
         eventually("the pods' directories to go", Duration::from_mins(1), || {
-            let args = ["-mindepth", "1", "-maxdepth", "1", "-newermt", "2 minutes ago"];
-            let left = ground.cluster.node(node).find("/var/lib/kubelet/pods", args)?;
-            ensure!(left.is_empty(), "{} directories are left", left.len());
+            let args = ["-mindepth", "1", "-maxdepth", "1"];
+            let there = ground.cluster.node(node).find("/var/lib/kubelet/pods", args)?;
+            let left = |pod: &&Pod| there.iter().any(|path| Path::new(path) == pod.directory());
+            let left = pods.iter().filter(left).count();
+            ensure!(left == 0, "{left} directories are left");
             Ok(())
         })?;
     }
