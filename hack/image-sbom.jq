@@ -29,4 +29,7 @@ def standard_library:
 | .metadata.component |= (del(.components) | .hashes = [{alg: "SHA-256", content: $program}])
 # Where it was built is nobody's business, and differs.
 | walk(if type == "string" then split("file://\($checkout)") | join("file:///svid-csi")
-    | sub("[?]download_url=file://[^#]*"; "") else . end)
+    | sub("[?]download_url=file://[^#]*"; "")
+    # cargo leaves the name out where the checkout's directory has it.
+    | sub("^path[+]file:///svid-csi#(?<version>[^@]*)$"; "path+file:///svid-csi#svid-csi@\(.version)")
+    else . end)
