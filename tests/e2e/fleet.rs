@@ -164,9 +164,7 @@ impl<'a> Fleet<'a> {
     /// On every node, each volume of these pods is mounted exactly once, and nothing twice.
     fn mounted_once(&self, others: &[Pod]) -> Result<()> {
         for node in &self.nodes {
-            let mounts = self.ground.cluster.node(node).volumes()?;
-            let twice = mounts.windows(2).find(|pair| pair[0] == pair[1]);
-            ensure!(twice.is_none(), "mounted twice on {node}: {twice:?}");
+            let mounts = self.ground.cluster.node(node).volumes_once()?;
             let members = self.members.iter().map(|pod| (pod, 2));
             for (pod, wanted) in members.chain(others.iter().map(|pod| (pod, 1))) {
                 if pod.node == *node {

@@ -111,15 +111,21 @@ impl Ground {
 
     /// The driver's namespace with the CA.
     pub fn prepare_namespace(&self) -> Result<()> {
+        self.privileged_namespace(NAMESPACE)?;
+        self.cluster.apply(&[self.ca().secret()?])
+    }
+
+    /// A namespace in which a driver may run.
+    pub fn privileged_namespace(&self, name: &str) -> Result<()> {
+        self.labelled_namespace(name, "pod-security.kubernetes.io/enforce", "privileged")
+    }
+
+    fn labelled_namespace(&self, name: &str, label: &str, value: &str) -> Result<()> {
         self.cluster.apply(&[json!({
             "apiVersion": "v1",
             "kind": "Namespace",
-            "metadata": {
-                "name": NAMESPACE,
-                "labels": {"pod-security.kubernetes.io/enforce": "privileged"},
-            },
-        })])?;
-        self.cluster.apply(&[self.ca().secret()?])
+            "metadata": {"name": name, "labels": {label: value}},
+        })])
     }
 
     /// The CA whose Secret the drivers have, unless a suite has just broken it.
@@ -189,11 +195,7 @@ impl Ground {
 
     /// A new namespace for a suite; it is deleted after it.
     pub fn namespace(&self, name: &str) -> Result<()> {
-        self.cluster.apply(&[json!({
-            "apiVersion": "v1",
-            "kind": "Namespace",
-            "metadata": {"name": name, "labels": {LABEL: "true"}},
-        })])?;
+        self.labelled_namespace(name, LABEL, "true")?;
         // Pods made before it are refused.
         eventually("the namespace's ServiceAccount", Duration::from_secs(20), || {
             self.cluster.get(name, "serviceaccount", "default").map(drop)

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use anyhow::{Result, ensure};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::{
     ca::SECRET,
@@ -30,14 +30,7 @@ impl<'a> Late<'a> {
     pub fn installed(ground: &'a Ground) -> Result<Self> {
         let late = Self { ground };
         late.label("-")?;
-        ground.cluster.apply(&[json!({
-            "apiVersion": "v1",
-            "kind": "Namespace",
-            "metadata": {
-                "name": NAME,
-                "labels": {"pod-security.kubernetes.io/enforce": "privileged"},
-            },
-        })])?;
+        ground.privileged_namespace(NAME)?;
         late.set_ca(None)?;
         let chart = chart().display().to_string();
         let mut values = ground.values()?;

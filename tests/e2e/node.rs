@@ -39,14 +39,20 @@ impl Node {
         Ok(ours)
     }
 
-    /// Each of these pods of the node has its volumes mounted once, `each` of them, and nothing of
-    /// ours is mounted for anyone else: how many.
-    pub fn has_mounts_of(&self, pods: &[Pod], each: usize) -> Result<usize> {
+    /// The same, each mounted once.
+    pub fn volumes_once(&self) -> Result<Vec<PathBuf>> {
         let volumes = self.volumes()?;
-        let pods: Vec<_> = pods.iter().filter(|pod| pod.node == self.name).collect();
         for pair in volumes.windows(2) {
             ensure!(pair[0] != pair[1], "mounted twice on {}: {}", self.name, pair[0].display());
         }
+        Ok(volumes)
+    }
+
+    /// Each of these pods of the node has its volumes mounted once, `each` of them, and nothing of
+    /// ours is mounted for anyone else: how many.
+    pub fn has_mounts_of(&self, pods: &[Pod], each: usize) -> Result<usize> {
+        let volumes = self.volumes_once()?;
+        let pods: Vec<_> = pods.iter().filter(|pod| pod.node == self.name).collect();
         for pod in &pods {
             let own = volumes.iter().filter(|path| path.starts_with(pod.directory())).count();
             ensure!(own == each, "{} has {own} mounts on {}, not {each}", pod.name, self.name);
