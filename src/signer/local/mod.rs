@@ -191,11 +191,8 @@ impl LocalSigner {
         }
     }
 
-    /// Why nothing can be signed, if so.
-    fn obstacle(&self, state: &State, now: SystemTime) -> Option<SignError> {
-        if state.rollover.can_sign(now) {
-            return None;
-        }
+    /// Why nothing can be signed.
+    fn obstacle(&self, state: &State, now: SystemTime) -> SignError {
         let directory = self.directory.path().display();
         let reason = if let Some(at) = state.rollover.next_signs_at(now) {
             let left = at.duration_since(now).unwrap_or_default().as_secs();
@@ -205,7 +202,7 @@ impl LocalSigner {
         } else {
             format!("the CA in {directory} has expired: put a new tls.crt and tls.key there")
         };
-        Some(SignError::new(Class::Unavailable, reason))
+        SignError::new(Class::Unavailable, reason)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -246,23 +243,24 @@ impl Signer for LocalSigner {
         let now = self.clock.now();
         let authority = {
             let mut state = self.lock();
-            if let Some(obstacle) = self.obstacle(&state, now) {
-                return Err(obstacle);
-            }
+            let Some(authority) = state.rollover.signing(now).cloned() else {
+                return Err(self.obstacle(&state, now));
+            };
             state.rollover.note_signature(now + request.ttl);
-            state.rollover.active().cloned()
+            authority
         };
-        let authority =
-            authority.ok_or_else(|| SignError::new(Class::Unavailable, "there is no local CA"))?;
         authority.issue(&request.csr, &request.id, request.ttl, now).map_err(|error| {
             SignError::new(error.class(), format!("the local CA did not sign: {error}"))
         })
     }
 
     fn status(&self) -> SignerStatus {
-        let state = self.lock();
+        let (state, now) = (self.lock(), self.clock.now());
         let ca_not_after = state.rollover.active().map(|active| active.not_after());
-        let ready = self.obstacle(&state, self.clock.now()).map_or(Ok(()), Err);
+        let ready = match state.rollover.can_sign(now) {
+            true => Ok(()),
+            false => Err(self.obstacle(&state, now)),
+        };
         SignerStatus { ready, ca_not_after }
     }
 }

@@ -79,7 +79,7 @@ impl Rollover {
         rollover
     }
 
-    /// The CA that signs now.
+    /// The CA whose turn it is.
     pub(super) fn active(&self) -> Option<&Arc<Authority>> {
         self.active.as_ref()
     }
@@ -88,9 +88,14 @@ impl Rollover {
         self.active.as_ref().map_or(&[], |active| active.roots())
     }
 
+    /// The same, unless it is past its end.
+    pub(super) fn signing(&self, now: SystemTime) -> Option<&Arc<Authority>> {
+        self.active().filter(|active| now < active.not_after())
+    }
+
     /// Whether there is a CA that is not past its end.
     pub(super) fn can_sign(&self, now: SystemTime) -> bool {
-        self.active.as_ref().is_some_and(|active| now < active.not_after())
+        self.signing(now).is_some()
     }
 
     /// When the next CA signs, if there is one.
