@@ -1,6 +1,6 @@
 //! Why a call to the node failed.
 
-use std::{io, path::PathBuf};
+use std::{io, path::PathBuf, time::Duration};
 
 use crate::{
     class::Class,
@@ -151,6 +151,14 @@ impl NodeError {
             Self::Refused(_) | Self::Pki(_) | Self::Csr(_) | Self::Io { .. } | Self::Panicked => {
                 Class::Internal
             }
+        }
+    }
+
+    /// How long to wait before the next try, where the signer said so.
+    pub(super) fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Sign(error) => error.retry_after(),
+            _ => None,
         }
     }
 

@@ -80,7 +80,8 @@ impl Issuer {
                 done => return done,
             };
             failures += 1;
-            let delay = backoff::delay(error.class(), failures, left(), backoff::random());
+            let (class, wait) = (error.class(), error.retry_after());
+            let delay = backoff::delay(class, failures, left(), wait, backoff::random());
             if delay >= left() {
                 return Err(NodeError::SignerAway { error, seconds: SIGN_TIMEOUT.as_secs() });
             }

@@ -199,7 +199,8 @@ impl Node {
         work.failed(now, class, &error.to_string());
         let end = work.svid.as_ref().map(|svid| svid.x509.not_after());
         let remaining = end.and_then(|end| end.duration_since(now).ok()).unwrap_or_default();
-        let delay = backoff::delay(class, work.failures, remaining, backoff::random());
+        let wait = error.retry_after();
+        let delay = backoff::delay(class, work.failures, remaining, wait, backoff::random());
         warn!(
             volume = %volume.id,
             class = class.label(),

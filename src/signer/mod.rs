@@ -53,6 +53,7 @@ pub struct SignerStatus {
 pub struct SignError {
     class: Class,
     message: String,
+    retry_after: Option<Duration>,
 }
 
 // === impl SignError ===
@@ -60,11 +61,21 @@ pub struct SignError {
 impl SignError {
     /// An error of this class; `message` tells a person what to do.
     pub fn new(class: Class, message: impl Into<String>) -> Self {
-        Self { class, message: message.into() }
+        Self { class, message: message.into(), retry_after: None }
+    }
+
+    /// The same, where it is known when the signer signs again: nobody waits much longer.
+    pub fn with_retry_after(self, wait: Duration) -> Self {
+        Self { retry_after: Some(wait), ..self }
     }
 
     /// What it means to the caller.
     pub fn class(&self) -> Class {
         self.class
+    }
+
+    /// How long to wait before the next try, where that is known.
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.retry_after
     }
 }

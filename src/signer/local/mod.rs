@@ -195,8 +195,13 @@ impl LocalSigner {
     fn obstacle(&self, state: &State, now: SystemTime) -> SignError {
         let directory = self.directory.path().display();
         let reason = if let Some(at) = state.rollover.next_signs_at(now) {
-            let left = at.duration_since(now).unwrap_or_default().as_secs();
-            format!("the CA in {directory} is new: it is published first and signs in {left} s")
+            let left = at.duration_since(now).unwrap_or_default();
+            let reason = format!(
+                "the CA in {directory} is new: it is published first and signs in {} s",
+                left.as_secs()
+            );
+            // It is looked at once in so long.
+            return SignError::new(Class::Unavailable, reason).with_retry_after(left + URGENT_POLL);
         } else if let Some(reason) = &state.broken {
             reason.clone()
         } else {
