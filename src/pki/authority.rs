@@ -7,7 +7,7 @@ use zeroize::Zeroizing;
 
 use super::profile::{Issuer, Validity, key_id};
 use super::{
-    BundleError, Certificate, Csr, KeyAlgorithm, PkiError, PrivateKey, Profile, SvidError,
+    BundleError, Certificate, Csr, DnsName, KeyAlgorithm, PkiError, PrivateKey, Profile, SvidError,
     TrustBundle, X509Svid, certificates_from_pem, certificates_to_pem,
 };
 use crate::class::Class;
@@ -266,16 +266,18 @@ impl Authority {
         let key = PrivateKey::generate(KeyAlgorithm::EcdsaP256).map_err(AuthorityError::Crypto)?;
         let id = SpiffeId::new(self.trust_domain(), "/svid.dev/trial")
             .map_err(|error: IdError| AuthorityError::Useless(error.into()))?;
-        let svid = self.sign(key.spki_der(), &id, self.validity).map_err(crypto)?;
+        let svid = self.sign(key.spki_der(), &id, &[], self.validity).map_err(crypto)?;
         svid.verify(&id, key.spki_der(), &self.bundle, now).map_err(AuthorityError::Useless)
     }
 
-    /// Signs a certificate for `id` that begins a little before `now` and ends after `ttl`, or with
-    /// the first end of the chain above it. Only the public key is taken from the request.
+    /// Signs a certificate for `id`, and for `dns_names` beside it, that begins a little before `now`
+    /// and ends after `ttl`, or with the first end of the chain above it. Only the public key is
+    /// taken from the request.
     pub fn issue(
         &self,
         csr: &Csr,
         id: &SpiffeId,
+        dns_names: &[DnsName],
         ttl: Duration,
         now: SystemTime,
     ) -> Result<X509Svid, IssueError> {
@@ -299,16 +301,23 @@ impl Authority {
         }
         let validity =
             Profile::validity(now, ttl, Some(self.validity)).ok_or(IssueError::Ttl { ttl })?;
-        self.sign(csr.spki_der(), id, validity)
+        self.sign(csr.spki_der(), id, dns_names, validity)
     }
 
-    fn sign(&self, spki: &[u8], id: &SpiffeId, validity: Validity) -> Result<X509Svid, IssueError> {
+    fn sign(
+        &self,
+        spki: &[u8],
+        id: &SpiffeId,
+        dns_names: &[DnsName],
+        validity: Validity,
+    ) -> Result<X509Svid, IssueError> {
         let issuer = Issuer {
             name: self.certificate.subject_der(),
             key_id: &self.authority_key_id,
             key: &self.key,
         };
-        let leaf = Certificate::from_der(&Profile::workload(&issuer, spki, id, validity)?)?;
+        let der = Profile::workload(&issuer, spki, id, dns_names, validity)?;
+        let leaf = Certificate::from_der(&der)?;
         let mut chain = Vec::with_capacity(1 + self.chain.len());
         chain.push(leaf);
         chain.extend(self.chain.iter().cloned());

@@ -8,7 +8,7 @@ use super::der::{
 };
 use super::profile::{SAN_OID, uri_san};
 use super::spki::Spki;
-use super::{KeyAlgorithm, PkiError, PrivateKey};
+use super::{KeyAlgorithm, PkiError, PrivateKey, pem};
 use crate::class::Class;
 use crate::id::{IdError, SpiffeId};
 
@@ -44,6 +44,9 @@ pub enum CsrError {
     /// Anything but one URI.
     #[error("the request's subjectAltName must have exactly one name, the SPIFFE ID as a URI")]
     Names,
+    /// No PEM block, or more than one.
+    #[error("not exactly one block of PEM, CERTIFICATE REQUEST")]
+    Pem,
     /// The URI is no SPIFFE ID.
     #[error("the request's URI is not a SPIFFE ID: {0}")]
     Id(#[from] IdError),
@@ -54,6 +57,7 @@ pub enum CsrError {
 
 /// pkcs-9-at-extensionRequest, 1.2.840.113549.1.9.14.
 const EXTENSION_REQUEST: [u8; 9] = [0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x09, 0x0e];
+const PEM_LABEL: &str = "CERTIFICATE REQUEST";
 const ATTRIBUTES: u8 = 0xa0;
 const URI: u8 = 0x86;
 
@@ -95,6 +99,20 @@ impl Csr {
         let names = subject_alt_name(extensions).ok_or(CsrError::Extensions)?;
         let uri = only_uri(names).ok_or(CsrError::Names)?;
         Ok(Self { der: der.to_vec().into(), spki: parts.spki.to_vec(), id: uri.parse()? })
+    }
+
+    /// The same from PEM: one block `CERTIFICATE REQUEST` and nothing else.
+    pub fn from_pem(text: &str) -> Result<Self, CsrError> {
+        let blocks = pem::read(text, |_label| true).map_err(|_where| CsrError::Pem)?;
+        match blocks.as_slice() {
+            [block] if block.label == PEM_LABEL => Self::parse(&block.der),
+            _ => Err(CsrError::Pem),
+        }
+    }
+
+    /// In PEM.
+    pub fn to_pem(&self) -> String {
+        pem::write(PEM_LABEL, &self.der).as_str().to_owned()
     }
 
     /// The DER.

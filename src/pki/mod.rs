@@ -8,6 +8,7 @@ mod bundle;
 mod certificate;
 mod csr;
 mod der;
+mod dns_name;
 mod error;
 mod jwks;
 mod key;
@@ -25,6 +26,7 @@ pub use certificate::{
     Certificate, ExtendedKeyUsage, KeyUsage, certificates_from_pem, certificates_to_pem,
 };
 pub use csr::{Csr, CsrError};
+pub use dns_name::{DnsName, DnsNameError};
 pub use error::PkiError;
 pub use key::{KeyAlgorithm, PrivateKey};
 pub use profile::Profile;

@@ -10,12 +10,12 @@ use super::der::{
     positive_integer, sequence, time,
 };
 use super::spki::Spki;
-use super::{PkiError, PrivateKey};
+use super::{DnsName, PkiError, PrivateKey};
 use crate::id::{SpiffeId, TrustDomain};
 
 /// The certificates that we sign (RFC 5280, X509-SVID.md).
 ///
-/// A workload's: empty subject, critical URI SAN, keyUsage digitalSignature (critical), extKeyUsage
+/// A workload's: empty subject, critical URI SAN (and the DNS names that policy allows), keyUsage digitalSignature (critical), extKeyUsage
 /// serverAuth and clientAuth, cA false, key identifiers, a random positive serial of 128 bits. A
 /// CA's: a subject of its own, the trust domain's ID as URI SAN, keyCertSign and cRLSign, cA true.
 #[derive(Clone, Copy, Debug)]
@@ -83,6 +83,7 @@ impl Profile {
         issuer: &Issuer<'_>,
         spki: &[u8],
         id: &SpiffeId,
+        dns_names: &[DnsName],
         validity: Validity,
     ) -> Result<Vec<u8>, PkiError> {
         let subject_key_id = key_id(spki)?;
@@ -91,7 +92,7 @@ impl Profile {
             &extension(&EXT_KEY_USAGE_OID, false, &sequence(&[&SERVER_AUTH, &CLIENT_AUTH])),
             &extension(&BASIC_CONSTRAINTS_OID, true, &[SEQUENCE, 0]),
             &key_ids(&subject_key_id, issuer.key_id),
-            &uri_san(id, true),
+            &alt_names(id, dns_names, true),
         ]);
         sign(issuer, &serial()?, validity, &[SEQUENCE, 0], spki, &extensions)
     }
@@ -174,8 +175,16 @@ fn extension(oid: &[u8], critical: bool, value: &[u8]) -> Vec<u8> {
 
 /// subjectAltName with one URI.
 pub(super) fn uri_san(id: &SpiffeId, critical: bool) -> Vec<u8> {
-    let uri = element(0x86, &[id.as_str().as_bytes()]);
-    extension(&SAN_OID, critical, &sequence(&[&uri]))
+    alt_names(id, &[], critical)
+}
+
+/// subjectAltName: the URI first, then the DNS names.
+fn alt_names(id: &SpiffeId, dns_names: &[DnsName], critical: bool) -> Vec<u8> {
+    let mut names = element(0x86, &[id.as_str().as_bytes()]);
+    for name in dns_names {
+        names.extend(element(0x82, &[name.as_str().as_bytes()]));
+    }
+    extension(&SAN_OID, critical, &sequence(&[&names]))
 }
 
 /// subjectKeyIdentifier and authorityKeyIdentifier, one after the other.

@@ -53,7 +53,7 @@ impl Signer for TestSigner {
             Answer::Nothing => std::future::pending().await,
             Answer::Svid => {
                 let now = TestClock.now();
-                Ok(self.authority.issue(&request.csr, &request.id, request.ttl, now).unwrap())
+                Ok(self.authority.issue(&request.csr, &request.id, &[], request.ttl, now).unwrap())
             }
         }
     }

@@ -27,6 +27,21 @@ fn ours_parse_with_every_key_algorithm() {
 }
 
 #[test]
+fn pem_is_one_block_and_nothing_else() {
+    let csr = Csr::create(&key(), &id()).unwrap();
+    let pem = csr.to_pem();
+    assert!(pem.starts_with("-----BEGIN CERTIFICATE REQUEST-----\n"), "{pem}");
+    assert_eq!(Csr::from_pem(&pem), Ok(csr));
+    let twice = format!("{pem}{pem}");
+    let named = pem.replace("CERTIFICATE REQUEST", "CERTIFICATE");
+    for bad in ["", "x", &twice, &named, pem.trim_end_matches("-\n")] {
+        assert_eq!(Csr::from_pem(bad), Err(CsrError::Pem), "{bad}");
+    }
+    let damaged = pem.replacen('M', "A", 1);
+    assert!(Csr::from_pem(&damaged).is_err());
+}
+
+#[test]
 fn a_plain_request_of_another_maker_parses() {
     assert_eq!(*parsed(|_| {}).unwrap().id(), id());
 }

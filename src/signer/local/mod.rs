@@ -254,7 +254,7 @@ impl Signer for LocalSigner {
             state.rollover.note_signature(now + request.ttl);
             authority
         };
-        authority.issue(&request.csr, &request.id, request.ttl, now).map_err(|error| {
+        authority.issue(&request.csr, &request.id, &[], request.ttl, now).map_err(|error| {
             SignError::new(error.class(), format!("the local CA did not sign: {error}"))
         })
     }
