@@ -81,6 +81,30 @@ pub enum IdError {
         /// What it stands for here.
         value: String,
     },
+    /// A template of a DNS name has something else than labels and variables.
+    #[error(
+        "a template of a DNS name cannot contain {found:?}; use a-z, 0-9, '-', '.' and variables such as {{namespace}}"
+    )]
+    DnsCharacter {
+        /// The first offending character.
+        found: char,
+    },
+    /// A template of a DNS name that makes no name.
+    #[error("a template of a DNS name has 1 to 1024 bytes; this one has {length}")]
+    DnsLength {
+        /// Bytes found.
+        length: usize,
+    },
+    /// A value that would be more than one label, or none.
+    #[error(
+        "{{{variable}}} is {value:?}, which cannot be a label of a DNS name: only a-z, 0-9 and inner hyphens are allowed"
+    )]
+    DnsValue {
+        /// The variable.
+        variable: String,
+        /// What it stands for here.
+        value: String,
+    },
     /// The controller's own identities live there.
     #[error("paths under /svid.dev/ are reserved; choose another template")]
     Reserved,

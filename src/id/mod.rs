@@ -1,11 +1,13 @@
 //! SPIFFE IDs, trust domains and the template that names a pod (SPIFFE-ID.md).
 
+mod dns_template;
 mod error;
 mod nearest;
 mod spiffe_id;
 mod template;
 mod trust_domain;
 
+pub use dns_template::DnsTemplate;
 pub use error::IdError;
 pub use nearest::nearest;
 pub use spiffe_id::SpiffeId;

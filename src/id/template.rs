@@ -34,13 +34,13 @@ pub struct TemplateInput<'a> {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Part {
+pub(super) enum Part {
     Literal(String),
     Variable(Variable),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Variable {
+pub(super) enum Variable {
     TrustDomain,
     Namespace,
     ServiceAccount,
@@ -82,6 +82,31 @@ impl IdTemplate {
     }
 }
 
+/// The parts of a template; and the template with every variable replaced by a letter, whose shape
+/// must be legal.
+pub(super) fn parse_parts(source: &str) -> Result<(Vec<Part>, String), IdError> {
+    let (mut parts, mut shape) = (Vec::new(), String::new());
+    let mut rest = source;
+    while !rest.is_empty() {
+        let (literal, tail) = rest.split_at(rest.find(['{', '}']).unwrap_or(rest.len()));
+        if !literal.is_empty() {
+            shape.push_str(literal);
+            parts.push(Part::Literal(literal.to_owned()));
+        }
+        if tail.is_empty() {
+            break;
+        }
+        let (name, after) = tail
+            .strip_prefix('{')
+            .and_then(|inner| inner.split_once('}'))
+            .ok_or(IdError::UnbalancedBrace)?;
+        shape.push('x');
+        parts.push(Part::Variable(name.parse()?));
+        rest = after;
+    }
+    Ok((parts, shape))
+}
+
 /// The controller's own ID and whatever it may need later.
 fn refuse_reserved(path: &str) -> Result<(), IdError> {
     match path.strip_prefix("/svid.dev") {
@@ -114,27 +139,7 @@ impl FromStr for IdTemplate {
         if !source.starts_with('/') {
             return Err(IdError::RelativePath);
         }
-        let mut parts = Vec::new();
-        // The template with every variable replaced by a letter: its shape must be a legal path.
-        let mut shape = String::new();
-        let mut rest = source;
-        while !rest.is_empty() {
-            let (literal, tail) = rest.split_at(rest.find(['{', '}']).unwrap_or(rest.len()));
-            if !literal.is_empty() {
-                shape.push_str(literal);
-                parts.push(Part::Literal(literal.to_owned()));
-            }
-            if tail.is_empty() {
-                break;
-            }
-            let (name, after) = tail
-                .strip_prefix('{')
-                .and_then(|inner| inner.split_once('}'))
-                .ok_or(IdError::UnbalancedBrace)?;
-            shape.push('x');
-            parts.push(Part::Variable(name.parse()?));
-            rest = after;
-        }
+        let (parts, shape) = parse_parts(source)?;
         check_path(&shape)?;
         refuse_reserved(&shape)?;
         Ok(Self { source: source.to_owned(), parts })
@@ -164,7 +169,7 @@ impl fmt::Display for IdTemplate {
 // === impl Variable ===
 
 impl Variable {
-    fn value<'v>(
+    pub(super) fn value<'v>(
         &self,
         trust_domain: &'v TrustDomain,
         input: &TemplateInput<'v>,
