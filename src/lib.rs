@@ -9,6 +9,7 @@ pub mod clock;
 pub mod id;
 pub mod pki;
 
+pub mod k8s;
 pub mod sys;
 pub mod volume;
 
