@@ -16,6 +16,7 @@ pub mod volume;
 pub mod signer;
 pub mod trust;
 
+pub mod controller;
 pub mod node;
 
 pub mod csi;

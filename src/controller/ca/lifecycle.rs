@@ -1,0 +1,369 @@
+//! From one CA to the next (DESIGN.md invariant 6): prepare, publish, activate, retire, remove.
+//! Rules over what is known, what is seen and the time; nothing here waits or writes.
+
+use std::sync::Arc;
+
+use super::{
+    CaSettings, CaState,
+    entry::{Entry, Origin, Stage},
+    moment::Moment,
+    request::Request,
+    settings::{HANDOVER, RETIRING, SKEW},
+    state::Refused,
+};
+use crate::pki::{Authority, AuthorityError, Certificate, TrustBundle, sha256_hex};
+
+/// What the leader sees around it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct World {
+    /// The bundle in the ConfigMap, if there is a readable one.
+    pub(super) published: Option<Published>,
+    /// The certificates of a local CA that is being left.
+    pub(super) retiring: Vec<Certificate>,
+    /// What is in the upstream Secret.
+    pub(super) upstream: Upstream,
+    /// What a person wants.
+    pub(super) request: Option<Request>,
+}
+
+/// The bundle in the ConfigMap.
+#[derive(Clone, Debug)]
+pub(super) struct Published {
+    pub(super) bundle: TrustBundle,
+    /// Whether it has our seal.
+    pub(super) ours: bool,
+}
+
+/// What is in the upstream Secret.
+#[derive(Clone, Debug, Default)]
+pub(super) enum Upstream {
+    /// We make our own CA.
+    #[default]
+    NotUsed,
+    /// Nothing of use; what we copied before goes on.
+    Unusable(String),
+    /// A CA that would sign.
+    Offered(Arc<Authority>),
+}
+
+/// The state after a step, and what a person has to look at.
+#[derive(Debug)]
+pub(super) struct Advanced {
+    pub(super) state: CaState,
+    pub(super) problems: Vec<String>,
+}
+
+/// More CAs than this are made by rule or by hand only once old ones are gone: the Secret has a
+/// limit of 1 MiB.
+pub(super) const MAX_ENTRIES: usize = 24;
+
+/// The state that follows from `state` and the world. Calling it again changes nothing more.
+pub(super) fn advance(
+    state: &CaState,
+    world: &World,
+    settings: &CaSettings,
+    now: Moment,
+) -> Result<Advanced, AuthorityError> {
+    let mut step = Step { state: state.clone(), settings, now, problems: Vec::new() };
+    if let Some(published) = &world.published {
+        step.note_publication(published);
+    }
+    step.follow_retiring(&world.retiring);
+    if let Some(request) = &world.request {
+        step.answer(request)?;
+    }
+    match &world.upstream {
+        Upstream::NotUsed => step.prepare_own()?,
+        Upstream::Unusable(reason) => step.problems.push(reason.clone()),
+        Upstream::Offered(authority) => step.follow_upstream(authority),
+    }
+    step.activate();
+    step.end_what_is_over();
+    step.finish_answer();
+    step.number_bundle(world.published.as_ref().and_then(|p| p.bundle.sequence()));
+    Ok(Advanced { state: step.state, problems: step.problems })
+}
+
+/// The first state: there is neither a CA nor a bundle yet. Where nobody trusts anyone, nobody has
+/// to learn of the first CA before it signs.
+pub(super) fn begin(
+    world: &World,
+    settings: &CaSettings,
+    now: Moment,
+) -> Result<Advanced, AuthorityError> {
+    let empty = CaState::empty(settings.trust_domain.clone()).map_err(AuthorityError::Crypto)?;
+    let mut begun = advance(&empty, world, settings, now)?;
+    for entry in &mut begun.state.entries {
+        if let Stage::Prepared { first, .. } = &mut entry.stage {
+            *first = world.published.is_none() && world.retiring.is_empty();
+        }
+    }
+    Ok(begun)
+}
+
+/// The state after the CA Secret was lost for good: a new CA, and every root that was published
+/// until what was signed under it has ended.
+pub(super) fn begin_again(
+    last: Option<&CaState>,
+    world: &World,
+    settings: &CaSettings,
+    now: Moment,
+) -> Result<Advanced, AuthorityError> {
+    let mut state =
+        CaState::empty(settings.trust_domain.clone()).map_err(AuthorityError::Crypto)?;
+    if let Some(last) = last {
+        state.refused = last.refused.clone();
+        state.sequence = last.sequence;
+    }
+    let mut step = Step { state, settings, now, problems: Vec::new() };
+    // Other replicas may sign with what they have in memory until they hear of this.
+    let until = now.after(HANDOVER + settings.max_ttl + SKEW);
+    for root in world.published.iter().flat_map(|p| p.bundle.x509_authorities()) {
+        step.add_foreign(root, until);
+    }
+    for root in last.iter().flat_map(|last| last.roots()) {
+        step.add_foreign(&root, until);
+    }
+    advance(&step.state, world, settings, now)
+}
+
+/// One pass over the rules.
+pub(super) struct Step<'a> {
+    pub(super) state: CaState,
+    pub(super) settings: &'a CaSettings,
+    pub(super) now: Moment,
+    pub(super) problems: Vec<String>,
+}
+
+// === impl Step ===
+
+impl Step<'_> {
+    fn note_publication(&mut self, published: &Published) {
+        let now = self.now;
+        let there: Vec<String> =
+            published.bundle.x509_authorities().iter().map(Certificate::sha256).collect();
+        for root in self.state.roots().iter().map(Certificate::sha256) {
+            if there.contains(&root) {
+                self.state.published.entry(root).or_insert(now);
+            } else if !self.relied_on(&root) {
+                self.state.published.remove(&root);
+            }
+        }
+        // A clock that was set back must not keep a CA waiting for as long.
+        for since in self.state.published.values_mut() {
+            *since = (*since).min(now);
+        }
+        self.take_back(published);
+    }
+
+    /// Whether a CA that signs or has signed hangs from this root.
+    fn relied_on(&self, root: &String) -> bool {
+        let signed = |entry: &&Entry| entry.signs().is_some();
+        self.state.entries.iter().filter(signed).any(|entry| entry.ca.anchors.contains(root))
+    }
+
+    /// Roots that we published and know nothing of: the CA Secret is an older copy. What was signed
+    /// under them still lives.
+    fn take_back(&mut self, published: &Published) {
+        let known = self.state.roots();
+        let dropped: Vec<String> = self
+            .state
+            .entries
+            .iter()
+            .filter(|entry| !entry.is_published())
+            .flat_map(|entry| entry.ca.anchors.clone())
+            .collect();
+        for root in published.bundle.x509_authorities() {
+            if known.contains(root) || dropped.contains(&root.sha256()) {
+                continue;
+            }
+            if !published.ours {
+                self.problems.push(format!(
+                    "the ConfigMap {} had a root that is not ours ({}, SHA-256 {}); it is taken out: does another controller write it?",
+                    self.settings.config_map,
+                    root.subject(),
+                    root.sha256()
+                ));
+            } else if published.bundle.sequence() > Some(self.state.sequence) {
+                let until = self.now.after(HANDOVER + self.settings.max_ttl + SKEW);
+                self.add_foreign(root, until);
+            }
+        }
+    }
+
+    /// Trusts a root of which there is no key until then.
+    pub(super) fn add_foreign(&mut self, root: &Certificate, remove_at: Moment) {
+        let entry = Entry::foreign(root.clone(), remove_at);
+        match self.state.entries.iter_mut().find(|known| known.ca.id == entry.ca.id) {
+            Some(known) => {
+                if let Stage::Foreign { remove_at: at } = &mut known.stage {
+                    *at = remove_at.max(*at);
+                }
+            }
+            None => self.state.entries.push(entry),
+        }
+    }
+
+    /// A local CA that is being left is trusted as long as its certificate is shown to us, and until
+    /// its last SVID has ended. Its key never signs here: nodes had it.
+    fn follow_retiring(&mut self, retiring: &[Certificate]) {
+        let until = self.now.after(RETIRING);
+        for certificate in retiring {
+            let key = sha256_hex(certificate.spki_der());
+            let own = |entry: &&Entry| {
+                entry.origin != Origin::Root && entry.ca.public_keys().any(|own| own == key)
+            };
+            if let Some(own) = self.state.entries.iter().find(own) {
+                self.problems.push(format!(
+                    "the key of the CA {} is also that of the local CA which is being left, so nodes have it: rotate, then retire it",
+                    own.ca.key_id
+                ));
+            }
+            self.state.refused.insert(key, Refused::WasOnNodes);
+            if !certificate.is_self_signed() {
+                continue;
+            }
+            // Once an hour, not each time.
+            let id = Entry::foreign(certificate.clone(), until).ca.id;
+            let fresh = self.state.entry(&id).is_some_and(|entry| {
+                entry.remove_at().is_none_or(|at| at > self.now.after(RETIRING - SKEW * 60))
+            });
+            if !fresh {
+                self.add_foreign(certificate, until);
+            }
+        }
+    }
+
+    /// Makes the next CA when its time has come.
+    fn prepare_own(&mut self) -> Result<(), AuthorityError> {
+        if self.state.next().is_some() {
+            return Ok(());
+        }
+        let due = match self.state.active() {
+            Some(active) => {
+                active.tainted || !active.is_alive(self.now) || self.now >= active.sixths(3)
+            }
+            None => true,
+        };
+        match due {
+            true => self.prepare(false),
+            false => Ok(()),
+        }
+    }
+
+    /// Makes a CA of our own that signs later.
+    pub(super) fn prepare(&mut self, hurry: bool) -> Result<(), AuthorityError> {
+        let settings = self.settings;
+        let authority = Authority::create(
+            &settings.trust_domain,
+            settings.key_algorithm,
+            settings.lifetime,
+            self.now.time(),
+        )?;
+        let mut entry = Entry::prepared(Arc::new(authority), Origin::Own, settings.max_ttl);
+        entry.stage = Stage::Prepared { hurry, first: false };
+        self.state.entries.push(entry);
+        Ok(())
+    }
+
+    /// Copies what the upstream Secret has.
+    fn follow_upstream(&mut self, authority: &Arc<Authority>) {
+        let entry = Entry::prepared(authority.clone(), Origin::Upstream, self.settings.max_ttl);
+        let refused = entry.ca.public_keys().find_map(|key| self.state.refused.get(&key).copied());
+        if let Some(why) = refused {
+            self.problems.push(match why {
+                Refused::WasOnNodes => "the upstream CA's key, or its root's, was on nodes as a local CA: anyone who had a node can sign with it; put a new CA into the upstream Secret".to_owned(),
+                Refused::Tainted => "the upstream CA's key was tainted: put a CA with a new key into the upstream Secret".to_owned(),
+            });
+            return;
+        }
+        let id = entry.ca.id.clone();
+        // What was offered before and never signed needs no trust.
+        self.state.entries.retain(|known| !known.is_prepared() || known.ca.id == id);
+        let usable = self.state.usable_at(&entry, self.settings).is_some_and(|at| self.now >= at);
+        match self.state.entries.iter_mut().find(|known| known.ca.id == id) {
+            None => self.state.entries.push(entry),
+            Some(known) => match known.stage {
+                Stage::Active { .. } | Stage::Prepared { .. } => {}
+                // Put back: what it signed before is trusted still.
+                Stage::Retired { dropped: false, .. } if usable => {
+                    known.ca = entry.ca;
+                    known.stage = entry.stage;
+                }
+                Stage::Retired { .. } | Stage::Foreign { .. } => {
+                    self.problems.push(
+                        "the upstream Secret has a CA again that was retired; put a new one there"
+                            .to_owned(),
+                    );
+                }
+            },
+        }
+    }
+
+    /// Lets the next CA sign if it is its turn, and stops the one before.
+    fn activate(&mut self) {
+        let now = self.now;
+        let Some(next) = self.state.next() else { return };
+        if !next.is_alive(now) {
+            return;
+        }
+        // An active CA that has ended waits for nothing but the next one's publication.
+        let ended = self.state.active().is_none_or(|active| !active.is_alive(now));
+        let at = match ended {
+            true => self.state.usable_at(next, self.settings),
+            false => self.state.activate_at(next, self.settings),
+        };
+        if at.is_none_or(|at| now < at) {
+            return;
+        }
+        let id = next.ca.id.clone();
+        for entry in &mut self.state.entries {
+            if entry.ca.id == id {
+                entry.stage = Stage::Active { sign_from: now };
+            } else {
+                entry.retire(now);
+            }
+        }
+    }
+
+    fn end_what_is_over(&mut self) {
+        let (now, max_ttl) = (self.now, self.settings.max_ttl);
+        for entry in &mut self.state.entries {
+            match entry.stage {
+                Stage::Active { .. } | Stage::Prepared { .. } => {
+                    entry.max_ttl = entry.max_ttl.max(max_ttl);
+                }
+                // A key that nobody may use any more need not exist.
+                Stage::Retired { sign_until, .. } if now >= sign_until.after(SKEW) => {
+                    entry.ca.authority = None;
+                }
+                _ => {}
+            }
+        }
+        let over = |entry: &Entry| match entry.stage {
+            // The leader's clock may be ahead of the verifiers'.
+            Stage::Retired { remove_at, .. } | Stage::Foreign { remove_at } => {
+                now >= remove_at.after(SKEW)
+            }
+            Stage::Prepared { .. } => now >= entry.end(),
+            Stage::Active { .. } => false,
+        };
+        // Never an empty bundle (invariant 6).
+        if self.state.entries.iter().any(|entry| entry.is_published() && !over(entry)) {
+            self.state.entries.retain(|entry| !over(entry));
+        }
+        let roots: Vec<String> = self.state.roots().iter().map(Certificate::sha256).collect();
+        self.state.published.retain(|root, _| roots.contains(root));
+    }
+
+    /// A bundle with other roots, or one that someone else numbered higher, needs a new number.
+    fn number_bundle(&mut self, published: Option<u64>) {
+        let roots: Vec<String> = self.state.roots().iter().map(Certificate::sha256).collect();
+        let floor = published.unwrap_or(0);
+        if roots != self.state.bundle || floor > self.state.sequence {
+            let last = self.state.sequence.max(floor);
+            self.state.sequence = last.saturating_add(1).max(self.now.seconds());
+            self.state.bundle = roots;
+        }
+    }
+}

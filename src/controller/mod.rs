@@ -1,0 +1,3 @@
+//! The controller: who may have which identity, and the CA that signs it.
+
+pub mod ca;
