@@ -1,3 +1,5 @@
 //! The controller: who may have which identity, and the CA that signs it.
 
+pub mod audit;
 pub mod ca;
+pub mod metrics;

@@ -3,6 +3,7 @@
 
 mod cache;
 mod error;
+mod lease;
 pub mod names;
 
 use std::{future::Future, time::Duration};
@@ -17,6 +18,7 @@ use tokio::time::timeout;
 pub use self::{
     cache::{Cache, CacheState, Change, ObjectName},
     error::{ApiError, ApiErrorKind},
+    lease::{Candidate, Terms},
 };
 
 /// The longest that one call may take. Watches are not calls.
