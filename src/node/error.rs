@@ -25,8 +25,8 @@ pub enum NodeError {
     Identity(#[from] IdError),
     /// The same volume is published with another request.
     #[error(
-        "volume {0} is published already with other attributes or for another pod; they can't \
-         change while it is mounted"
+        "volume {0} is published already with other attributes; they can't change while it is \
+         mounted"
     )]
     Changed(VolumeId),
     /// The same volume is published at another target.

@@ -6,6 +6,7 @@ mod error;
 mod issuer;
 mod place;
 mod publish;
+mod record_key;
 mod recover;
 mod rotator;
 mod stats;
@@ -26,6 +27,7 @@ use tracing::info;
 pub use self::{
     error::NodeError,
     publish::PublishRequest,
+    record_key::RecordKey,
     recover::Recovered,
     rotator::RotatorInbox,
     stats::{Usage, VolumeStats},
@@ -61,6 +63,8 @@ pub struct NodeConfig {
     pub limits: Limits,
     /// How mounts are made.
     pub mounter: Box<dyn Mounter>,
+    /// How records are known that were written here.
+    pub record_key: RecordKey,
 }
 
 /// A node before it has a signer: it can look at what an earlier process left.
@@ -96,11 +100,11 @@ pub struct Node {
 impl NodeGround {
     /// Looks at the node: is SELinux on?
     pub fn new(config: NodeConfig, metrics: Arc<Metrics>) -> Result<Self, NodeError> {
-        let NodeConfig { driver_name, kubelet, trust_domain, limits, mounter } = config;
+        let NodeConfig { driver_name, kubelet, trust_domain, limits, mounter, record_key } = config;
         let mounts = mounter.mounts().map_err(NodeError::io("read", "mountinfo"))?;
         let rootcontext =
             selinux::is_enabled(&mounts).then(|| selinux::CONTAINER_FILE_CONTEXT.to_owned());
-        let places = Places { driver_name, kubelet, mounter, rootcontext };
+        let places = Places { driver_name, kubelet, mounter, record_key, rootcontext };
         let template = IdTemplate::default();
         Ok(Self { places, trust_domain, template, limits, metrics })
     }

@@ -4,7 +4,7 @@ use std::{io, os::fd::AsFd};
 
 use tracing::warn;
 
-use super::NodeError;
+use super::{NodeError, RecordKey};
 use crate::sys::{
     AtomicWriter, KubeletDir, MountEntry, Mounter, Ownership, Target, TargetPath, TmpfsOptions,
     VolumeDir,
@@ -15,6 +15,7 @@ pub(super) struct Places {
     pub(super) driver_name: String,
     pub(super) kubelet: KubeletDir,
     pub(super) mounter: Box<dyn Mounter>,
+    pub(super) record_key: RecordKey,
     /// The SELinux label of a volume's root, where the node has SELinux.
     pub(super) rootcontext: Option<String>,
 }

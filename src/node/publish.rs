@@ -76,11 +76,18 @@ impl Node {
                 warn!(volume = %volume.id, %error, "could not look at a live volume");
                 true
             }) {
-                let same = work.request.as_ref() == Some(&request);
-                return if same { Ok(()) } else { Err(NodeError::Changed(volume.id.clone())) };
+                if work.request.as_ref() == Some(&request) {
+                    return Ok(());
+                }
+                if !self.is_for_another_pod(&work, &request) {
+                    return Err(NodeError::Changed(volume.id.clone()));
+                }
+                warn!(volume = %volume.id, "kubelet says that the volume is another pod's; so it is");
+                *work = Work { protected: true, ..Work::default() };
+            } else {
+                warn!(volume = %volume.id, "a live volume is no longer mounted; it is made anew");
+                *work = Work::default();
             }
-            warn!(volume = %volume.id, "a live volume is no longer mounted; it is made anew");
-            *work = Work::default();
         }
         let Err(error) = self.establish(volume, &mut work, request).await else {
             return Ok(());
@@ -95,6 +102,15 @@ impl Node {
             volume.show(&work);
         }
         Err(error)
+    }
+
+    /// Whether kubelet names another pod than we believe in. A pod's names never change, so we
+    /// believed something wrong.
+    fn is_for_another_pod(&self, work: &Work, request: &VolumeRequest) -> bool {
+        let group = request.mount_group.as_deref();
+        let asked =
+            VolumeSpec::parse_lenient(&request.context, group, &self.trust_domain, &self.limits);
+        asked.is_ok_and(|asked| work.spec.as_ref().is_none_or(|held| held.pod != asked.pod))
     }
 
     /// Everything between a request and a live volume.
@@ -158,8 +174,8 @@ impl Node {
             let writer = AtomicWriter::new(&mounted.dir);
             if let Some(set) = writer.current().map_err(io("read the set of"))? {
                 // Without a pending record it may have been live: whatever fails now, it stays.
-                work.protected = store::read_record(&mounted.dir)
-                    .map_or(true, |record| record.state == RecordState::Live);
+                let record = self.places.read_record(&mounted.dir);
+                work.protected = record.map_or(true, |record| record.state == RecordState::Live);
                 svid = store::read_svid(&set, &spec.files);
             }
             writer.sweep().map_err(io("sweep"))?;

@@ -52,7 +52,7 @@ impl NodeGround {
             targets.insert(target);
         }
         for target in targets {
-            match self.recover_one(&target) {
+            match self.recover_one(&target, now) {
                 Ok(Some((volume, found))) => {
                     recovered.note(found);
                     recovered.volumes.push(volume);
@@ -62,9 +62,7 @@ impl NodeGround {
                     self.metrics.unreadable_records.inc();
                     // Whoever has it still verifies its peers by it, for as long as can be.
                     let until = now + self.limits.max_ttl;
-                    let dir = self.places.open(&target).ok();
-                    let set = dir.and_then(|dir| AtomicWriter::new(&dir).current().ok()?);
-                    let bundle = set.and_then(|set| self.bundle_of(&set, None));
+                    let bundle = self.vouched_bundle(&target);
                     recovered.note(Found { bundle, until });
                     let target = target.path().display();
                     warn!(%target, reason, "a volume can't be recovered; it waits for kubelet");
@@ -76,7 +74,11 @@ impl NodeGround {
 
     /// The volume at a target, and what it tells of the trust bundle; `None` if there was nothing
     /// to keep; `Err` says why it can't be recovered.
-    fn recover_one(&self, target: &TargetPath) -> Result<Option<(Volume, Found)>, String> {
+    fn recover_one(
+        &self,
+        target: &TargetPath,
+        now: SystemTime,
+    ) -> Result<Option<(Volume, Found)>, String> {
         let text = |error: NodeError| error.to_string();
         let dir = self.places.open(target).map_err(text)?;
         let writer = AtomicWriter::new(&dir);
@@ -89,7 +91,7 @@ impl NodeGround {
                 let covered = self.places.remove_top(target).map_err(text)?;
                 info!(target = %target.path().display(), reason, "an unfinished mount is removed");
                 // What it covered may be live (invariant 3).
-                return if covered { self.recover_one(target) } else { Ok(None) };
+                return if covered { self.recover_one(target, now) } else { Ok(None) };
             }
             (Err(reason), Some(_)) => return Err(reason),
         };
@@ -100,9 +102,11 @@ impl NodeGround {
         let mut found = Found { bundle: None, until: SystemTime::UNIX_EPOCH };
         if let (Some(set), Some(spec)) = (&set, &work.spec)
             && let Some(svid) = store::read_svid(set, &spec.files)
+            // Another one was not put there by the driver: it is replaced.
+            && *svid.x509.id() == record.spiffe_id
         {
-            found.bundle = self.bundle_of(set, Some(&record.spiffe_id));
-            found.until = svid.x509.not_after();
+            found.bundle = self.bundle_of(set, Some(&record.spiffe_id), &record.bundles);
+            found.until = svid.x509.not_after().min(now + self.limits.max_ttl);
             work.svid = Some(svid);
         }
         // Live without a set is an unpublish that was interrupted.
@@ -123,10 +127,22 @@ impl NodeGround {
         Ok(Some((volume, found)))
     }
 
+    /// The bundle of a volume that can't be recovered.
+    fn vouched_bundle(&self, target: &TargetPath) -> Option<TrustBundle> {
+        let dir = self.places.open(target).ok()?;
+        let set = AtomicWriter::new(&dir).current().ok()??;
+        self.bundle_of(&set, None, &self.places.read_vouched(&dir))
+    }
+
     /// The bundle in a volume's set. Another trust domain's, after the setting changed, must never
     /// mix with ours, and no bundle says whose it is: the record or its CAs do.
-    fn bundle_of(&self, set: &CurrentSet, id: Option<&SpiffeId>) -> Option<TrustBundle> {
-        let bundle = store::read_bundle(set, &self.trust_domain)?;
+    fn bundle_of(
+        &self,
+        set: &CurrentSet,
+        id: Option<&SpiffeId>,
+        vouched: &[String],
+    ) -> Option<TrustBundle> {
+        let bundle = store::read_bundle(set, &self.trust_domain, vouched)?;
         let own = self.trust_domain.id();
         let ours = match id {
             Some(id) => *id.trust_domain() == self.trust_domain,
@@ -141,7 +157,7 @@ impl NodeGround {
     /// A volume's work as its record tells it. Settings may have changed since: that breaks no
     /// running pod.
     fn resume(&self, dir: &VolumeDir, target: &TargetPath) -> Result<(VolumeRecord, Work), String> {
-        let record = store::read_record(dir)?;
+        let record = self.places.read_record(dir)?;
         if record.target != target.relative() || record.pod.uid != target.pod_uid {
             return Err("its record belongs to another path".to_owned());
         }
@@ -160,6 +176,7 @@ impl NodeGround {
             }),
             spec: Some(spec),
             noswap: record.noswap,
+            vouched: record.bundles.clone(),
             last_error: record.last_error.clone(),
             ..Work::default()
         };

@@ -1,8 +1,10 @@
 //! What is kept on a volume's tmpfs: the set that the pod reads, and the record that a restart
 //! reads.
 
-use std::{io, sync::Arc, time::SystemTime};
+use std::{io, sync::Arc};
 
+use aws_lc_rs::digest::{SHA256, digest};
+use serde::Deserialize;
 use zeroize::Zeroizing;
 
 use super::{
@@ -13,11 +15,12 @@ use super::{
 use crate::{
     id::{SpiffeId, TrustDomain},
     pki::{PrivateKey, TrustBundle, X509Svid, certificates_from_pem},
-    sys::{AtomicWriter, CurrentSet, FileSet, VolumeDir},
+    sys::{CurrentSet, FileSet, VolumeDir},
     trust::TrustBundles,
     volume::{FileNames, RECORD_FILE, RecordState, VolumeRecord, VolumeSpec},
 };
 
+const BUNDLE: &str = "bundle.json";
 /// Far above what either can become, far below what would hurt.
 const MAX_FILE: usize = 1 << 20;
 
@@ -25,17 +28,6 @@ const MAX_FILE: usize = 1 << 20;
 pub(super) fn files(spec: &VolumeSpec, svid: &Svid, bundles: &TrustBundles) -> FileSet {
     let key = svid.key.to_pem();
     spec.files.file_set(&key, &svid.x509, &bundles.own, &bundles.federated)
-}
-
-/// Swaps a whole new set in (invariant 2); on failure the old one stands (invariant 3).
-pub(super) fn write_set(
-    dir: &VolumeDir,
-    spec: &VolumeSpec,
-    svid: &Svid,
-    bundles: &TrustBundles,
-    now: SystemTime,
-) -> io::Result<()> {
-    AtomicWriter::new(dir).write(&files(spec, svid, bundles), &spec.ownership, now)
 }
 
 /// The SVID of the set on the volume, if it is whole.
@@ -51,10 +43,24 @@ pub(super) fn read_svid(set: &CurrentSet, names: &FileNames) -> Option<Svid> {
     (key.spki_der() == x509.leaf().spki_der()).then(|| Svid { x509, key: Arc::new(key) })
 }
 
-/// The bundle of the set on the volume, if it is this trust domain's.
-pub(super) fn read_bundle(set: &CurrentSet, domain: &TrustDomain) -> Option<TrustBundle> {
-    let json = set.read("bundle.json", MAX_FILE).ok()?;
-    TrustBundle::from_jwks(domain.clone(), &json).ok()
+/// The bundle of the set on the volume, if it is this trust domain's and one that a record vouches
+/// for: others may be able to write to the volume, and what it trusts becomes everybody's.
+pub(super) fn read_bundle(
+    set: &CurrentSet,
+    domain: &TrustDomain,
+    vouched: &[String],
+) -> Option<TrustBundle> {
+    let json = set.read(BUNDLE, MAX_FILE).ok()?;
+    vouched.contains(&sha256(&json)).then(|| TrustBundle::from_jwks(domain.clone(), &json).ok())?
+}
+
+/// What a record has to vouch for before a set is written.
+pub(super) fn bundle_digest(set: &FileSet) -> Option<String> {
+    Some(sha256(set.get(BUNDLE)?))
+}
+
+fn sha256(bytes: &[u8]) -> String {
+    digest(&SHA256, bytes).as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Whether the set on the volume is, to the byte, the one it should be.
@@ -65,16 +71,34 @@ pub(super) fn holds(set: &CurrentSet, expected: &FileSet) -> bool {
         .all(|(name, content)| set.read(name, MAX_FILE).is_ok_and(|found| found == *content))
 }
 
-/// The volume's record; `Err` says why it can't be used.
-pub(super) fn read_record(dir: &VolumeDir) -> Result<VolumeRecord, String> {
-    let json = dir.read_private(RECORD_FILE, VolumeRecord::MAX_SIZE + 1);
-    let json = json.map_err(|error| format!("{RECORD_FILE}: {error}"))?;
-    VolumeRecord::from_json(&json).map_err(|error| error.to_string())
+/// All that is read of a record that can't be used, but is the driver's own.
+#[derive(Deserialize)]
+struct Vouched {
+    #[serde(default)]
+    bundles: Vec<String>,
 }
 
 // === impl Places ===
 
 impl Places {
+    /// The volume's record, if this driver wrote it; `Err` says why it can't be used.
+    pub(super) fn read_record(&self, dir: &VolumeDir) -> Result<VolumeRecord, String> {
+        let json = self.read_verified(dir)?;
+        VolumeRecord::from_json(&json).map_err(|error| error.to_string())
+    }
+
+    /// What the volume's record vouches for, also where a newer driver wrote the rest of it.
+    pub(super) fn read_vouched(&self, dir: &VolumeDir) -> Vec<String> {
+        let json = self.read_verified(dir).unwrap_or_default();
+        serde_json::from_slice(&json).map_or_else(|_| Vec::new(), |Vouched { bundles }| bundles)
+    }
+
+    fn read_verified(&self, dir: &VolumeDir) -> Result<Vec<u8>, String> {
+        let signed = dir.read_private(RECORD_FILE, MAX_FILE);
+        let signed = signed.map_err(|error| format!("{RECORD_FILE}: {error}"))?;
+        self.record_key.verify(&signed).map_err(|error| error.to_string())
+    }
+
     /// Writes the record that fits the volume's work.
     pub(super) fn write_record(
         &self,
@@ -103,10 +127,12 @@ impl Places {
                 not_before: x509.map(X509Svid::not_before),
                 not_after: x509.map(X509Svid::not_after),
                 renew_at: x509.map(|svid| volume.renew_at(svid)),
+                bundles: work.vouched.clone(),
                 last_error: work.last_error.clone(),
                 noswap: work.noswap,
             };
-            dir.write_private(RECORD_FILE, &record.to_json().map_err(io::Error::other)?)
+            let json = record.to_json().map_err(io::Error::other)?;
+            dir.write_private(RECORD_FILE, &self.record_key.sign(json))
         };
         write().map_err(NodeError::io("write the record of", volume.target.path()))
     }

@@ -17,6 +17,7 @@ use super::{
 };
 use crate::{
     id::SpiffeId,
+    sys::AtomicWriter,
     trust::TrustBundles,
     volume::{RecordState, VolumeId, VolumeSpec},
 };
@@ -162,8 +163,20 @@ impl Node {
     ) -> Result<(), NodeError> {
         let spec = work.spec.as_ref().ok_or(NodeError::Panicked)?;
         let dir = self.places.open_ours(&volume.target, work.device)?;
-        store::write_set(&dir, spec, &svid, &bundles, self.clock.now())
+        let (files, ownership) = (store::files(spec, &svid, &bundles), spec.ownership);
+        let digest = store::bundle_digest(&files);
+        if let Some(digest) = &digest
+            && work.phase == Phase::Live
+            && !work.vouched.contains(digest)
+        {
+            // Killed in between, the next start has to know either of them.
+            work.vouched.push(digest.clone());
+            self.places.write_record(&dir, volume, work, RecordState::Live, id)?;
+        }
+        AtomicWriter::new(&dir)
+            .write(&files, &ownership, self.clock.now())
             .map_err(NodeError::io("write the set of", volume.target.path()))?;
+        work.vouched = digest.into_iter().collect();
         work.svid = Some(svid);
         work.bundles = Some(bundles);
         work.succeeded();

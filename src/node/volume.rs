@@ -46,6 +46,8 @@ pub(super) struct Work {
     pub(super) svid: Option<Svid>,
     /// What the set on the volume trusts; `None` where that isn't known to be current.
     pub(super) bundles: Option<Arc<TrustBundles>>,
+    /// SHA-256 of each `bundle.json` that the record on the volume vouches for.
+    pub(super) vouched: Vec<String>,
     /// Failed renewals in a row.
     pub(super) failures: u32,
     pub(super) last_error: Option<LastError>,
@@ -178,6 +180,7 @@ impl Default for Work {
             protected: false,
             svid: None,
             bundles: None,
+            vouched: Vec::new(),
             failures: 0,
             last_error: None,
         }

@@ -56,6 +56,10 @@ pub struct VolumeRecord {
     /// When the next leaf is due.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "timestamp::optional")]
     pub renew_at: Option<SystemTime>,
+    /// SHA-256, in hex, of each `bundle.json` that the volume may show: what else is found there was
+    /// not written by the driver. Two while a new one is being swapped in.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub bundles: Vec<String>,
     /// Why the last attempt to renew failed; gone after one that succeeded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_error: Option<LastError>,

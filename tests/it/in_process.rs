@@ -18,7 +18,7 @@ use async_trait::async_trait;
 use svid_csi::{
     clock::{Clock, SystemClock},
     id::TrustDomain,
-    node::{Node, NodeConfig, NodeGround, PublishRequest, Recovered},
+    node::{Node, NodeConfig, NodeGround, PublishRequest, RecordKey, Recovered},
     pki::{Authority, KeyAlgorithm, TrustBundle, X509Svid},
     signer::{
         SignError, SignRequest, Signer, SignerStatus,
@@ -152,6 +152,7 @@ impl Machine {
             trust_domain: trust_domain.parse().unwrap(),
             limits: Limits::default(),
             mounter: Box::new(LinuxMounter),
+            record_key: RecordKey::open(self.root.path()).unwrap(),
         };
         let ground = NodeGround::new(config, Arc::default()).unwrap();
         let recovered = ground.look_around(self.clock.now()).unwrap();

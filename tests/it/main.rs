@@ -29,5 +29,6 @@ mod reader;
 mod recovery;
 mod sanity;
 mod steps;
+mod tampered;
 mod volume;
 mod volume_reference;

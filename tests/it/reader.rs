@@ -17,7 +17,9 @@ use std::{
 
 use svid_csi::{
     clock::Clock,
-    node::{Node as InProcess, NodeConfig, NodeGround, PublishRequest, metrics::Metrics},
+    node::{
+        Node as InProcess, NodeConfig, NodeGround, PublishRequest, RecordKey, metrics::Metrics,
+    },
     pki::{TrustBundle, certificates_from_pem},
     signer::local::{LocalConfig, LocalSigner},
     sys::{KubeletDir, LinuxMounter},
@@ -217,6 +219,7 @@ fn a_thousand_rotations_show_no_reader_a_mismatched_or_missing_file() {
                 trust_domain: TRUST_DOMAIN.parse().unwrap(),
                 limits: Limits::default(),
                 mounter: Box::new(LinuxMounter),
+                record_key: RecordKey::open(root.path()).unwrap(),
             },
             Arc::new(Metrics::default()),
         )

@@ -24,7 +24,7 @@ use crate::{
     clock::{Clock, SystemClock},
     csi::{Server, SocketHealth},
     http::{self, Checks},
-    node::{Node, NodeConfig, NodeGround, RotatorInbox, metrics::Metrics},
+    node::{Node, NodeConfig, NodeGround, RecordKey, RotatorInbox, metrics::Metrics},
     signer::local::LocalSigner,
     sys::{DirLock, KubeletDir, LinuxMounter},
 };
@@ -167,6 +167,7 @@ async fn start(settings: Settings) -> Result<Started> {
             trust_domain: ca.trust_domain.clone(),
             limits,
             mounter: Box::new(LinuxMounter),
+            record_key: RecordKey::open(&plugin_dir)?,
         },
         metrics.clone(),
     )?;

@@ -30,6 +30,7 @@ fn record() -> VolumeRecord {
         not_before: Some(at(1_800_000_000)),
         not_after: Some(at(1_800_003_600)),
         renew_at: Some(at(1_800_002_000) + Duration::from_nanos(123_456_789)),
+        bundles: vec!["ab".repeat(32)],
         last_error: Some(LastError::new(at(1_800_001_000), Class::Unavailable, "the CA is away")),
         noswap: true,
     }
@@ -45,6 +46,7 @@ fn a_record_survives_json() {
     pending.not_after = None;
     pending.renew_at = None;
     pending.last_error = None;
+    pending.bundles = Vec::new();
     for record in [record(), pending] {
         let json = record.to_json().unwrap();
         assert_eq!(VolumeRecord::from_json(&json).unwrap(), record);
