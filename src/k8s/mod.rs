@@ -3,8 +3,11 @@
 
 mod cache;
 mod error;
+mod facts;
 mod lease;
 pub mod names;
+mod svid_policy;
+mod verdict;
 
 use std::{future::Future, time::Duration};
 
@@ -18,7 +21,16 @@ use tokio::time::timeout;
 pub use self::{
     cache::{Cache, CacheState, Change, ObjectName},
     error::{ApiError, ApiErrorKind},
+    facts::{
+        ConditionFacts, NamespaceFacts, NodeFacts, PodFacts, RequestFacts, ServiceAccountFacts,
+        TaintFacts,
+    },
     lease::{Candidate, Terms},
+    svid_policy::{
+        JwtPolicy, LabelRequirement, Labels, MatchedPods, PolicyCondition, PolicyFacts, PolicyRule,
+        PolicySelector, SvidPolicy, SvidPolicySpec, SvidPolicyStatus, X509Policy,
+    },
+    verdict::{ApprovalMessage, IdentityIs},
 };
 
 /// The longest that one call may take. Watches are not calls.
