@@ -63,6 +63,17 @@ impl SpiffeId {
     pub fn is_workload(&self) -> bool {
         !self.path().is_empty()
     }
+
+    /// Whether it is kept for the controller: no pod ever has it.
+    pub fn is_reserved(&self) -> bool {
+        is_reserved(self.path())
+    }
+}
+
+/// The controller's own ID and whatever it may need later.
+pub(super) fn is_reserved(path: &str) -> bool {
+    let rest = path.strip_prefix("/svid.dev");
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 /// SPIFFE-ID §2.2. The empty path is legal.

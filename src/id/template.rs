@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::spiffe_id::{check_path, check_segment};
+use super::spiffe_id::{check_path, check_segment, is_reserved};
 use super::{IdError, SpiffeId, TrustDomain, nearest};
 
 /// A path with variables, as in `/ns/{namespace}/sa/{service-account}` (the default). Variables:
@@ -107,12 +107,8 @@ pub(super) fn parse_parts(source: &str) -> Result<(Vec<Part>, String), IdError> 
     Ok((parts, shape))
 }
 
-/// The controller's own ID and whatever it may need later.
 fn refuse_reserved(path: &str) -> Result<(), IdError> {
-    match path.strip_prefix("/svid.dev") {
-        Some(rest) if rest.is_empty() || rest.starts_with('/') => Err(IdError::Reserved),
-        _ => Ok(()),
-    }
+    if is_reserved(path) { Err(IdError::Reserved) } else { Ok(()) }
 }
 
 impl Default for IdTemplate {

@@ -9,14 +9,14 @@ use tracing::warn;
 use super::{
     NodeError, backoff,
     metrics::{Metrics, observe},
+    pending::PendingKey,
     volume::Svid,
 };
 use crate::{
     class::Class,
     clock::Clock,
-    id::SpiffeId,
     pki::{Csr, KeyAlgorithm, PrivateKey, X509Svid},
-    signer::{SignRequest, Signer},
+    signer::{Assigned, SignError, SignRequest, Signer},
     trust::{BundleStore, TrustBundles},
     volume::{VolumeId, VolumeSpec},
 };
@@ -45,39 +45,115 @@ pub(super) enum Patience {
     Waits,
 }
 
+/// What is to be issued.
+pub(super) struct Wish<'a> {
+    pub(super) volume: &'a VolumeId,
+    pub(super) spec: &'a VolumeSpec,
+    /// What to ask for first; policy may know better.
+    pub(super) asked: Assigned,
+    pub(super) patience: Patience,
+    /// Where the key is kept meanwhile, if the request may outlive this process.
+    pub(super) pending: Option<PendingKey<'a>>,
+    /// The public key of the set that is there.
+    pub(super) used: Option<&'a [u8]>,
+}
+
+/// A new SVID.
+#[derive(Debug)]
+pub(super) struct Issued {
+    pub(super) svid: Svid,
+    /// What it was verified against.
+    pub(super) bundles: Arc<TrustBundles>,
+    /// What policy assigned, if that is not what was asked for first.
+    pub(super) assigned: Option<Assigned>,
+}
+
 // === impl Issuer ===
 
 impl Issuer {
-    /// A new SVID with a new key, and the bundles that it was verified against.
-    pub(super) async fn issue(
-        &self,
-        volume: &VolumeId,
-        spec: &VolumeSpec,
-        id: SpiffeId,
-        patience: Patience,
-    ) -> Result<(Svid, Arc<TrustBundles>), NodeError> {
-        let (key, csr) = make_request(spec.key_algorithm, &id).await?;
-        let request =
-            SignRequest { volume: volume.clone(), pod: spec.pod.clone(), id, ttl: spec.ttl, csr };
-        let x509 = match patience {
-            Patience::TriesOnce => self.sign(&request, SIGN_TIMEOUT).await?,
-            Patience::Waits => self.sign_in_time(&request).await?,
+    /// A new SVID with a new key.
+    pub(super) async fn issue(&self, wish: Wish<'_>) -> Result<Issued, NodeError> {
+        let deadline = Instant::now() + SIGN_TIMEOUT;
+        let mut assigned = None;
+        match self.issue_as(&wish, &wish.asked, deadline).await {
+            // Once: a policy that changes its mind all the time is for a person to look at.
+            Err(NodeError::Sign(error)) if error.assigned().is_some() => {
+                assigned = error.assigned().cloned();
+            }
+            answer => return answer.map(|(svid, bundles)| Issued { svid, bundles, assigned }),
+        }
+        let Some(other) = &mut assigned else {
+            return Err(NodeError::Panicked);
         };
+        if !other.is_possible(wish.asked.id.trust_domain()) {
+            let message = format!("the signer assigned {}, which no workload here has", other.id);
+            return Err(SignError::new(Class::Internal, message).into());
+        }
+        if wish.spec.explicit_key_algorithm {
+            other.key_algorithm = wish.spec.key_algorithm;
+        }
+        let (svid, bundles) = self.issue_as(&wish, other, deadline).await?;
+        Ok(Issued { svid, bundles, assigned })
+    }
+
+    async fn issue_as(
+        &self,
+        wish: &Wish<'_>,
+        what: &Assigned,
+        deadline: Instant,
+    ) -> Result<(Svid, Arc<TrustBundles>), NodeError> {
+        let spec = wish.spec;
+        let kept = wish.pending.and_then(|it| it.load(what.key_algorithm, wish.used));
+        let resumed = kept.is_some();
+        let (key, csr) = make_request(kept, what).await?;
+        if let Some(pending) = wish.pending.filter(|_| !resumed) {
+            pending.keep(&key)?;
+        }
+        let request = SignRequest {
+            volume: wish.volume.clone(),
+            pod: spec.pod.clone(),
+            id: what.id.clone(),
+            ttl: spec.ttl,
+            explicit_ttl: spec.explicit_ttl.then_some(spec.ttl),
+            explicit_key_algorithm: spec.explicit_key_algorithm.then_some(spec.key_algorithm),
+            dns_names: spec.dns_names.clone(),
+            csr,
+        };
+        let answer = match wish.patience {
+            Patience::TriesOnce => self.sign(&request, SIGN_TIMEOUT).await,
+            Patience::Waits => self.sign_in_time(&request, deadline).await,
+        };
+        let refused = |error: &NodeError| matches!(error, NodeError::Sign(error) if error.class() != Class::Unavailable);
+        if let Some(pending) = wish.pending
+            && answer.as_ref().is_err_and(refused)
+        {
+            pending.remove();
+        }
+        let x509 = answer?;
         // Read after the signature: whatever signed is in the bundle by then (invariant 6).
         let bundles = self.bundles.current().ok_or(NodeError::NoBundle)?;
         x509.verify(&request.id, key.spki_der(), &bundles.own, self.clock.now())?;
+        x509.check_dns_names(&request.dns_names)?;
         Ok((Svid { x509, key: Arc::new(key) }, bundles))
     }
 
     /// Tries again while the signer is away, for as long as one answer may take.
-    async fn sign_in_time(&self, request: &SignRequest) -> Result<X509Svid, NodeError> {
-        let deadline = Instant::now() + SIGN_TIMEOUT;
+    async fn sign_in_time(
+        &self,
+        request: &SignRequest,
+        deadline: Instant,
+    ) -> Result<X509Svid, NodeError> {
         let left = || deadline.saturating_duration_since(Instant::now());
         let mut failures = 0;
+        let mut last = None;
         loop {
-            let error = match self.sign(request, left()).await {
-                Err(NodeError::Sign(error)) if error.class() == Class::Unavailable => error,
-                done => return done,
+            let error = match (self.sign(request, left()).await, last) {
+                (Err(NodeError::Sign(error)), _) if error.class() == Class::Unavailable => error,
+                // What was said before tells more than silence.
+                (Err(NodeError::SignTimeout(seconds)), Some(error)) => {
+                    return Err(NodeError::SignerAway { error, seconds });
+                }
+                (done, _) => return done,
             };
             failures += 1;
             let (class, wait) = (error.class(), error.retry_after());
@@ -88,6 +164,7 @@ impl Issuer {
             if failures == 1 {
                 warn!(volume = %request.volume, %error, "the publish waits for its signer");
             }
+            last = Some(error);
             tokio::select! {
                 () = sleep(delay) => {}
                 () = self.ending.cancelled() => return Err(NodeError::ShuttingDown),
@@ -114,13 +191,14 @@ impl Issuer {
     }
 }
 
+/// A request for a key that is there, or a new one.
 async fn make_request(
-    algorithm: KeyAlgorithm,
-    id: &SpiffeId,
+    key: Option<PrivateKey>,
+    what: &Assigned,
 ) -> Result<(PrivateKey, Csr), NodeError> {
-    let id = id.clone();
+    let Assigned { id, key_algorithm: algorithm } = what.clone();
     let make = move || {
-        let key = PrivateKey::generate(algorithm)?;
+        let key = key.map_or_else(|| PrivateKey::generate(algorithm), Ok)?;
         let csr = Csr::create(&key, &id)?;
         Ok((key, csr))
     };

@@ -4,6 +4,7 @@
 mod backoff;
 mod error;
 mod issuer;
+mod pending;
 mod place;
 mod publish;
 mod record_key;
@@ -42,7 +43,7 @@ use self::{
 use crate::{
     clock::Clock,
     id::{IdTemplate, SpiffeId, TemplateInput, TrustDomain},
-    signer::{Signer, SignerStatus},
+    signer::{Assigned, Signer, SignerStatus},
     sys::{KubeletDir, Mounter, selinux},
     trust::{BundleStore, TrustBundles},
     volume::{Limits, VolumeSpec},
@@ -243,7 +244,15 @@ impl Node {
         self.tasks.spawn(call).await.unwrap_or(Err(NodeError::Panicked))
     }
 
-    fn identity(&self, spec: &VolumeSpec) -> Result<SpiffeId, NodeError> {
+    /// The identity of a volume: what policy assigned to it, or else its pod's default.
+    fn identity(
+        &self,
+        spec: &VolumeSpec,
+        assigned: Option<&Assigned>,
+    ) -> Result<SpiffeId, NodeError> {
+        if let Some(assigned) = assigned {
+            return Ok(assigned.id.clone());
+        }
         let input = TemplateInput {
             namespace: &spec.pod.namespace,
             service_account: &spec.pod.service_account,

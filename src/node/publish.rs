@@ -134,16 +134,28 @@ impl Node {
             let target = volume.target.path().to_owned();
             return Err(NodeError::OtherPod { target, uid: spec.pod.uid });
         }
-        let id = self.identity(&spec)?;
+        let id = self.identity(&spec, work.assigned.as_ref())?;
         work.request = Some(request);
 
         let found = block_in_place(|| self.break_ground(volume, work, &spec, &id))?;
-        let kept = found.and_then(|svid| self.still_good(volume, &id, svid));
+        let kept = match found {
+            Some(svid) => self.still_good(volume, work, svid),
+            None => None,
+        };
         let (svid, bundles) = match kept {
             Some(kept) => kept,
-            None => self.issue(volume, &spec, &id, Patience::Waits).await?,
+            None => {
+                let issued = self.issue(volume, work, &spec, Patience::Waits).await?;
+                work.assigned = issued.assigned.or(work.assigned.take());
+                (issued.svid, issued.bundles)
+            }
         };
-        block_in_place(|| self.put_in_place(volume, work, svid, bundles, &id))
+        let id = svid.x509.id().clone();
+        block_in_place(|| self.put_in_place(volume, work, svid, bundles, &id))?;
+        if let Some(pending) = self.pending(volume, work) {
+            pending.remove();
+        }
+        Ok(())
     }
 
     fn holds_a_set(&self, target: &TargetPath) -> bool {
@@ -175,8 +187,14 @@ impl Node {
             if let Some(set) = writer.current().map_err(io("read the set of"))? {
                 // Without a pending record it may have been live: whatever fails now, it stays.
                 let record = self.places.read_record(&mounted.dir);
-                work.protected = record.map_or(true, |record| record.state == RecordState::Live);
+                work.protected =
+                    record.as_ref().map_or(true, |record| record.state == RecordState::Live);
                 svid = store::read_svid(&set, &spec.files);
+                if let (Ok(record), Some(svid)) = (record, &svid)
+                    && record.pod == spec.pod
+                {
+                    self.adopt(work, svid);
+                }
             }
             writer.sweep().map_err(io("sweep"))?;
         }
@@ -190,11 +208,16 @@ impl Node {
     fn still_good(
         &self,
         volume: &Volume,
-        id: &SpiffeId,
+        work: &Work,
         svid: Svid,
     ) -> Option<(Svid, Arc<TrustBundles>)> {
+        let id = self.identity(work.spec.as_ref()?, work.assigned.as_ref()).ok()?;
         let (now, bundles) = (self.clock.now(), self.issuer.bundles.current()?);
-        let good = self.verifies(&svid, id, &bundles, now) && now < volume.renew_at(&svid.x509);
+        let good = self.verifies(&svid, &id, &bundles, now) && now < volume.renew_at(&svid.x509);
+        if !good && let Some(pending) = self.pending(volume, work) {
+            // It may be this one's key, which is not used twice.
+            pending.remove();
+        }
         good.then_some((svid, bundles))
     }
 

@@ -16,6 +16,7 @@ use super::{
 use crate::{
     id::SpiffeId,
     pki::{RenewalPolicy, TrustBundle},
+    signer::Assigned,
     sys::{AtomicWriter, CurrentSet, TargetPath, VolumeDir},
     trust::{LiveRoot, RecoveredTrust},
     volume::{RecordState, VolumeRecord, VolumeSpec},
@@ -168,8 +169,13 @@ impl NodeGround {
         if spec.pod != record.pod {
             return Err("its record contradicts itself".to_owned());
         }
+        let assigned = record.assigned_id.clone().map(|id| {
+            let key_algorithm = record.assigned_key_algorithm.unwrap_or(spec.key_algorithm);
+            Assigned { id, key_algorithm }
+        });
         let work = Work {
             phase: Phase::Pending,
+            assigned: assigned.filter(|assigned| assigned.is_possible(&self.trust_domain)),
             request: Some(VolumeRequest {
                 context: record.context.clone(),
                 mount_group: record.mount_group.clone(),
@@ -239,6 +245,11 @@ impl Node {
             let Some(mut work) = volume.try_lock() else {
                 continue;
             };
+            match work.svid.clone() {
+                Some(svid) => self.adopt(&mut work, &svid),
+                None if !self.issuer.signer.is_remote() => work.assigned = None,
+                None => {}
+            }
             if work.phase == Phase::Live {
                 live += 1;
                 rewritten += usize::from(self.refresh(&volume, &mut work));
@@ -265,7 +276,7 @@ impl Node {
         let (Some(spec), Some(svid)) = (&work.spec, work.svid.clone()) else {
             return false;
         };
-        let Ok(id) = self.identity(spec) else {
+        let Ok(id) = self.identity(spec, work.assigned.as_ref()) else {
             return false;
         };
         let Some(bundles) = self.issuer.bundles.current() else {

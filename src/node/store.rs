@@ -121,6 +121,8 @@ impl Places {
                 target: volume.target.relative().to_owned(),
                 pod: spec.pod.clone(),
                 spiffe_id: id.clone(),
+                assigned_id: work.assigned.as_ref().map(|assigned| assigned.id.clone()),
+                assigned_key_algorithm: work.assigned.as_ref().map(|it| it.key_algorithm),
                 context: request.context.clone(),
                 mount_group: request.mount_group.clone(),
                 serial: x509.map(|svid| svid.serial_hex().to_owned()),

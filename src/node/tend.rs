@@ -10,13 +10,15 @@ use tracing::{info, warn};
 
 use super::{
     Node, NodeError, backoff,
-    issuer::Patience,
+    issuer::{Issued, Patience, Wish},
     metrics::{Outcome, observe},
+    pending::PendingKey,
     store,
     volume::{Phase, Svid, Volume, Work},
 };
 use crate::{
     id::SpiffeId,
+    signer::Assigned,
     sys::AtomicWriter,
     trust::TrustBundles,
     volume::{RecordState, VolumeId, VolumeSpec},
@@ -33,7 +35,7 @@ impl Node {
             return None;
         }
         // It was rendered before, of the same names.
-        let id = self.identity(work.spec.as_ref()?).ok()?;
+        let id = self.identity(work.spec.as_ref()?, work.assigned.as_ref()).ok()?;
         let began = self.clock.now();
         let next = match self.tend_locked(&volume, &mut work, &id, due).await {
             Ok(()) => {
@@ -56,7 +58,7 @@ impl Node {
         let now = self.clock.now();
         let Some(bundles) = self.issuer.bundles.current() else {
             // Nobody to trust, so nobody signs; the signer says why.
-            return self.renew(volume, work, id).await;
+            return self.renew(volume, work).await;
         };
         let current = work.bundles.as_ref().is_some_and(|held| *held == bundles);
         let keep = work.svid.clone().filter(|svid| {
@@ -78,7 +80,7 @@ impl Node {
                     &self.metrics.renewal_lag_seconds,
                     now.duration_since(due).unwrap_or(Duration::ZERO),
                 );
-                let renewed = self.renew(volume, work, id).await;
+                let renewed = self.renew(volume, work).await;
                 // The signer's failure must not keep a new root from the volume.
                 if renewed.is_err()
                     && !current
@@ -93,44 +95,83 @@ impl Node {
         }
     }
 
-    async fn renew(
-        &self,
-        volume: &Volume,
-        work: &mut Work,
-        id: &SpiffeId,
-    ) -> Result<(), NodeError> {
-        let renewed = self.renew_once(volume, work, id).await;
+    async fn renew(&self, volume: &Volume, work: &mut Work) -> Result<(), NodeError> {
+        let renewed = self.renew_once(volume, work).await;
         let outcome = Outcome::of(&renewed, NodeError::class);
         self.metrics.renewals.get_or_create(&outcome).inc();
         renewed
     }
 
-    async fn renew_once(
-        &self,
-        volume: &Volume,
-        work: &mut Work,
-        id: &SpiffeId,
-    ) -> Result<(), NodeError> {
+    async fn renew_once(&self, volume: &Volume, work: &mut Work) -> Result<(), NodeError> {
         let spec = work.spec.clone().ok_or(NodeError::Panicked)?;
         // No signature for a volume that can't take it.
         block_in_place(|| self.places.open_ours(&volume.target, work.device))?;
-        let (svid, bundles) = self.issue(volume, &spec, id, Patience::TriesOnce).await?;
-        let serial = svid.x509.serial_hex().to_owned();
-        block_in_place(|| self.swap(volume, work, svid, bundles, id))?;
+        let issued = self.issue(volume, work, &spec, Patience::TriesOnce).await?;
+        let Issued { svid, bundles, assigned } = issued;
+        let (id, serial) = (svid.x509.id().clone(), svid.x509.serial_hex().to_owned());
+        let before = work.assigned.clone();
+        work.assigned = assigned.or(before.clone());
+        if let Err(error) = block_in_place(|| self.swap(volume, work, svid, bundles, &id)) {
+            if work.svid.as_ref().is_none_or(|held| *held.x509.id() != id) {
+                work.assigned = before;
+            }
+            return Err(error);
+        }
+        if let Some(pending) = self.pending(volume, work) {
+            pending.remove();
+        }
         info!(volume = %volume.id, pod = %spec.pod, spiffe_id = %id, serial, "renewed");
         Ok(())
+    }
+
+    /// Where the volume keeps the key of a request; `None` if none of its requests is kept.
+    pub(super) fn pending<'a>(&'a self, volume: &'a Volume, work: &Work) -> Option<PendingKey<'a>> {
+        let Work { device, .. } = work;
+        let places = &self.places;
+        let pending = PendingKey { places, target: &volume.target, device: *device };
+        self.issuer.signer.is_remote().then_some(pending)
+    }
+
+    /// A set that was swapped in just before a crash is what counts, also for the identity that
+    /// policy assigned to it: the record may be older.
+    pub(super) fn adopt(&self, work: &mut Work, svid: &Svid) {
+        // Nothing but policy assigns, and a record is not policy.
+        if !self.issuer.signer.is_remote() {
+            work.assigned = None;
+            return;
+        }
+        let Some(spec) = &work.spec else { return };
+        let (id, key_algorithm) = (svid.x509.id().clone(), svid.key.algorithm());
+        let found = Assigned { id, key_algorithm };
+        let known = self.identity(spec, work.assigned.as_ref());
+        if known.is_ok_and(|known| known != found.id) && found.is_possible(&self.trust_domain) {
+            work.assigned = Some(found);
+        }
     }
 
     /// A new SVID, unless an unpublish wants the volume first.
     pub(super) async fn issue(
         &self,
         volume: &Volume,
+        work: &Work,
         spec: &VolumeSpec,
-        id: &SpiffeId,
         patience: Patience,
-    ) -> Result<(Svid, Arc<TrustBundles>), NodeError> {
+    ) -> Result<Issued, NodeError> {
+        let key_algorithm = match &work.assigned {
+            Some(assigned) if !spec.explicit_key_algorithm => assigned.key_algorithm,
+            _ => spec.key_algorithm,
+        };
+        let id = self.identity(spec, work.assigned.as_ref())?;
+        let wish = Wish {
+            volume: &volume.id,
+            spec,
+            asked: Assigned { id, key_algorithm },
+            patience,
+            pending: self.pending(volume, work),
+            used: work.svid.as_ref().map(|svid| svid.key.spki_der()),
+        };
         tokio::select! {
-            issued = self.issuer.issue(&volume.id, spec, id.clone(), patience) => issued,
+            issued = self.issuer.issue(wish) => issued,
             () = volume.closing().cancelled_owned() => {
                 Err(NodeError::Unpublishing(volume.id.clone()))
             }

@@ -11,6 +11,7 @@ use super::metrics::VolumeState;
 use crate::{
     class::Class,
     pki::{PrivateKey, RenewalPolicy, X509Svid},
+    signer::Assigned,
     sys::TargetPath,
     trust::TrustBundles,
     volume::{LastError, VolumeContext, VolumeId, VolumeSpec},
@@ -43,6 +44,8 @@ pub(super) struct Work {
     pub(super) noswap: bool,
     /// What is mounted may have been live before: no failure takes it away (invariant 3).
     pub(super) protected: bool,
+    /// What policy assigned to it, where that is not the default.
+    pub(super) assigned: Option<Assigned>,
     pub(super) svid: Option<Svid>,
     /// What the set on the volume trusts; `None` where that isn't known to be current.
     pub(super) bundles: Option<Arc<TrustBundles>>,
@@ -178,6 +181,7 @@ impl Default for Work {
             device: None,
             noswap: true,
             protected: false,
+            assigned: None,
             svid: None,
             bundles: None,
             vouched: Vec::new(),

@@ -10,7 +10,9 @@ use webpki::{
 };
 
 use super::spki::SIGNATURES;
-use super::{Certificate, PkiError, TrustBundle, certificates_from_pem, certificates_to_pem};
+use super::{
+    Certificate, DnsName, PkiError, TrustBundle, certificates_from_pem, certificates_to_pem,
+};
 use crate::class::Class;
 use crate::id::{IdError, SpiffeId, TrustDomain};
 
@@ -93,6 +95,12 @@ pub enum SvidError {
         expected: SpiffeId,
         /// What the certificate says.
         found: SpiffeId,
+    },
+    /// A name that nobody asked for.
+    #[error("the certificate is also for the DNS name {found:?}, which was not asked for")]
+    DnsName {
+        /// What the certificate says.
+        found: String,
     },
     /// Another trust domain.
     #[error("{id} cannot be verified with the bundle of trust domain {bundle}")]
@@ -211,6 +219,15 @@ impl X509Svid {
             });
         }
         self.verify_chain(bundle, now)
+    }
+
+    /// Checks that it has no DNS name but these.
+    pub fn check_dns_names(&self, allowed: &[DnsName]) -> Result<(), SvidError> {
+        let asked = |name: &&String| allowed.iter().any(|one| one.as_str() == name.as_str());
+        match self.leaf.dns_sans().iter().find(|name| !asked(name)) {
+            Some(found) => Err(SvidError::DnsName { found: found.chars().take(253).collect() }),
+            None => Ok(()),
+        }
     }
 
     /// The part of [`Self::verify`] that needs no key: validity, and a chain to the bundle.

@@ -8,8 +8,8 @@ use async_trait::async_trait;
 
 use crate::{
     class::Class,
-    id::SpiffeId,
-    pki::{Csr, X509Svid},
+    id::{SpiffeId, TrustDomain},
+    pki::{Csr, DnsName, KeyAlgorithm, X509Svid},
     volume::{PodInfo, VolumeId},
 };
 
@@ -21,6 +21,23 @@ pub trait Signer: Send + Sync + 'static {
 
     /// Whether a request could be signed now, and until when the signing CA lives.
     fn status(&self) -> SignerStatus;
+
+    /// Whether requests are kept and decided elsewhere. One may then outlive this process, which
+    /// resumes it by its key, and may be answered with another identity ([`Assigned`]). A signer
+    /// that signs whatever the node says must answer false.
+    fn is_remote(&self) -> bool {
+        false
+    }
+}
+
+/// What a volume is certified as. Policy may assign another identity or key algorithm than a node,
+/// which cannot read policy, asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Assigned {
+    /// The identity.
+    pub id: SpiffeId,
+    /// The algorithm of its keys.
+    pub key_algorithm: KeyAlgorithm,
 }
 
 /// What a volume asks for. It holds no secret.
@@ -34,8 +51,23 @@ pub struct SignRequest {
     pub id: SpiffeId,
     /// The lifetime wished for; the signer may give less.
     pub ttl: Duration,
+    /// The same, if the pod asked for it.
+    pub explicit_ttl: Option<Duration>,
+    /// The key's algorithm, if the pod asked for it.
+    pub explicit_key_algorithm: Option<KeyAlgorithm>,
+    /// DNS names that the pod asked for, which only policy can allow.
+    pub dns_names: Vec<DnsName>,
     /// The public key, with proof that the asker holds the private one.
     pub csr: Csr,
+}
+
+// === impl Assigned ===
+
+impl Assigned {
+    /// Whether a workload of this trust domain can have the identity.
+    pub fn is_possible(&self, own: &TrustDomain) -> bool {
+        self.id.trust_domain() == own && self.id.is_workload() && !self.id.is_reserved()
+    }
 }
 
 /// How a signer is doing.
@@ -54,6 +86,7 @@ pub struct SignError {
     class: Class,
     message: String,
     retry_after: Option<Duration>,
+    assigned: Option<Box<Assigned>>,
 }
 
 // === impl SignError ===
@@ -61,7 +94,14 @@ pub struct SignError {
 impl SignError {
     /// An error of this class; `message` tells a person what to do.
     pub fn new(class: Class, message: impl Into<String>) -> Self {
-        Self { class, message: message.into(), retry_after: None }
+        Self { class, message: message.into(), retry_after: None, assigned: None }
+    }
+
+    /// Nothing else is wrong than what was asked for: the next request must be for this.
+    pub fn identity_is(assigned: Assigned) -> Self {
+        let Assigned { id, key_algorithm } = &assigned;
+        let message = format!("policy gives this pod {id} with a key of {key_algorithm}");
+        Self { assigned: Some(Box::new(assigned)), ..Self::new(Class::Denied, message) }
     }
 
     /// The same, where it is known when the signer signs again: nobody waits much longer.
@@ -72,6 +112,11 @@ impl SignError {
     /// What it means to the caller.
     pub fn class(&self) -> Class {
         self.class
+    }
+
+    /// What to ask for instead, where that is known.
+    pub fn assigned(&self) -> Option<&Assigned> {
+        self.assigned.as_deref()
     }
 
     /// How long to wait before the next try, where that is known.

@@ -9,9 +9,10 @@ use crate::{class::Class, id::nearest};
 pub const PREFIX: &str = "csi.svid.dev/";
 
 /// Attributes that exist and are honoured.
-pub(super) const SUPPORTED: [&str; 10] = [
+pub(super) const SUPPORTED: [&str; 11] = [
     "ttl",
     "key-algorithm",
+    "dns-names",
     "layout",
     "certificate-file",
     "key-file",
@@ -23,8 +24,7 @@ pub(super) const SUPPORTED: [&str; 10] = [
 ];
 
 /// Attributes that are reserved for later versions.
-pub(super) const NOT_YET: [&str; 5] =
-    ["jwt", "socket", "keystore", "keystore-password-file", "dns-names"];
+pub(super) const NOT_YET: [&str; 4] = ["jwt", "socket", "keystore", "keystore-password-file"];
 
 /// Why a volume cannot be what was asked for.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 
 use super::{context::VolumeContext, id::VolumeId, pod::PodInfo, timestamp};
-use crate::{class::Class, id::SpiffeId};
+use crate::{class::Class, id::SpiffeId, pki::KeyAlgorithm};
 
 /// The record's name in the volume's private directory.
 pub const RECORD_FILE: &str = "record.json";
@@ -39,6 +39,12 @@ pub struct VolumeRecord {
     pub pod: PodInfo,
     /// The identity asked for or given.
     pub spiffe_id: SpiffeId,
+    /// What policy assigned, where the node would ask for another identity. Renewals ask for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub assigned_id: Option<SpiffeId>,
+    /// The key algorithm that policy assigned with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub assigned_key_algorithm: Option<KeyAlgorithm>,
     /// The request, to be compared with the next one.
     pub context: VolumeContext,
     /// The pod's fsGroup, as requested.

@@ -1,6 +1,6 @@
 //! What a pod asks of its volume.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use super::{
     attribute::{PREFIX, SpecError, check_key},
@@ -10,11 +10,18 @@ use super::{
     ownership::{Wishes, parse_id, parse_mode},
     pod::{self, PodInfo},
 };
-use crate::{id::TrustDomain, pki::KeyAlgorithm, sys::Ownership};
+use crate::{
+    id::{DnsTemplate, TemplateInput, TrustDomain},
+    pki::{DnsName, KeyAlgorithm},
+    sys::Ownership,
+};
 
 /// Bytes of keys and values in a context. JSON may need six for each, and the record must stay
 /// readable; the CSI specification grants 4 KiB.
 const MAX_CONTEXT: usize = 32 << 10;
+
+/// More than any server answers to.
+const MAX_DNS_NAMES: usize = 16;
 
 /// Bounds of an SVID's lifetime, from the driver's settings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +45,10 @@ pub struct VolumeSpec {
     pub explicit_ttl: bool,
     /// Algorithm of its keys.
     pub key_algorithm: KeyAlgorithm,
+    /// Whether the pod asked for that algorithm, rather than took the default.
+    pub explicit_key_algorithm: bool,
+    /// DNS names that its certificates are to have, where policy allows them.
+    pub dns_names: Vec<DnsName>,
     /// Names of its files.
     pub files: FileNames,
     /// Who may read them.
@@ -116,12 +127,10 @@ fn parse(
         // Not `clamp`, which panics on bounds the wrong way round.
         (ttl, _) => ttl.unwrap_or(limits.default_ttl).max(limits.min_ttl).min(limits.max_ttl),
     };
-    let key_algorithm = match attribute("key-algorithm") {
-        None => KeyAlgorithm::default(),
-        Some(name) => name.parse().ok().ok_or_else(|| {
-            let all = KeyAlgorithm::ALL.map(KeyAlgorithm::as_str).join(", ");
-            SpecError::invalid("key-algorithm", name, format!("it must be one of {all}"))
-        })?,
+    let explicit_algorithm = attribute("key-algorithm").map(parse_algorithm).transpose()?;
+    let dns_names = match attribute("dns-names") {
+        None => Vec::new(),
+        Some(text) => dns_names(text, &pod, trust_domain)?,
     };
     let layout = match attribute("layout") {
         None => Layout::default(),
@@ -131,7 +140,9 @@ fn parse(
         pod,
         ttl,
         explicit_ttl: explicit_ttl.is_some(),
-        key_algorithm,
+        key_algorithm: explicit_algorithm.unwrap_or_default(),
+        explicit_key_algorithm: explicit_algorithm.is_some(),
+        dns_names,
         files: FileNames::resolve(layout, trust_domain, attribute)?,
         ownership: Wishes {
             uid: id_attribute("uid", attribute("uid"))?,
@@ -168,6 +179,44 @@ fn pod_info(context: &VolumeContext) -> Result<PodInfo, SpecError> {
 
 fn parse_ttl(text: &str) -> Result<Duration, SpecError> {
     duration::parse(text).map_err(|error| SpecError::invalid("ttl", text, error))
+}
+
+fn parse_algorithm(name: &str) -> Result<KeyAlgorithm, SpecError> {
+    name.parse().ok().ok_or_else(|| {
+        let all = KeyAlgorithm::ALL.map(KeyAlgorithm::as_str).join(", ");
+        SpecError::invalid("key-algorithm", name, format!("it must be one of {all}"))
+    })
+}
+
+/// Templates with commas between, each of which makes one name.
+fn dns_names(
+    text: &str,
+    pod: &PodInfo,
+    trust_domain: &TrustDomain,
+) -> Result<Vec<DnsName>, SpecError> {
+    let invalid = |reason: &dyn std::fmt::Display| SpecError::invalid("dns-names", text, reason);
+    if text.contains("{namespace-label:") {
+        return Err(invalid(&"a node does not know the labels of namespaces; write the name out"));
+    }
+    let input = TemplateInput {
+        namespace: &pod.namespace,
+        service_account: &pod.service_account,
+        pod_name: &pod.name,
+        namespace_labels: &BTreeMap::new(),
+    };
+    let mut names: Vec<DnsName> = Vec::new();
+    for template in text.split(',') {
+        let template: DnsTemplate = template.trim().parse().map_err(|error| invalid(&error))?;
+        let name = template.render(trust_domain, &input).map_err(|error| invalid(&error))?;
+        let name = name.parse().map_err(|error| invalid(&format!("{name}: {error}")))?;
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    if names.len() > MAX_DNS_NAMES {
+        return Err(invalid(&format!("at most {MAX_DNS_NAMES} names are allowed")));
+    }
+    Ok(names)
 }
 
 fn id_attribute(name: &'static str, value: Option<&str>) -> Result<Option<u32>, SpecError> {

@@ -92,7 +92,7 @@ fn attributes_that_are_unknown_or_out_of_bounds() {
             ("csi.svid.dev/socket", "spiffe.sock", &["not yet supported"]),
             ("csi.svid.dev/keystore", "pkcs12", &["not yet supported"]),
             ("csi.svid.dev/keystore-password-file", "pw", &["not yet supported"]),
-            ("csi.svid.dev/dns-names", "a.b", &["not yet supported"]),
+            ("csi.svid.dev/dns-names", "*.b", &["cannot contain '*'"]),
         ];
         for (key, value, parts) in cases {
             let what = format!("{key}={value}");

@@ -78,6 +78,7 @@ fn it_has_every_attribute_layout_file_and_mode() {
     for (key, value) in [
         ("ttl", "1h"),
         ("key-algorithm", "ed25519"),
+        ("dns-names", "{pod-name}.example"),
         ("layout", "tls"),
         ("certificate-file", "a"),
         ("key-file", "a"),

@@ -9,8 +9,9 @@ use async_trait::async_trait;
 
 use super::*;
 use crate::{
-    pki::Authority,
-    signer::{SignError, SignerStatus},
+    id::SpiffeId,
+    pki::{Authority, DnsName, KeyAlgorithm, SvidError},
+    signer::SignerStatus,
     volume::{Limits, VolumeContext},
 };
 
@@ -20,6 +21,14 @@ enum Answer {
     Error(Class),
     Nothing,
     Svid,
+    /// Only as `/assigned` with a P-384 key, and says so.
+    Assigns,
+    /// Another ID each time.
+    Wavers,
+    /// A foreign ID.
+    AssignsForeign,
+    /// With a DNS name.
+    Names,
 }
 
 struct TestSigner {
@@ -51,16 +60,34 @@ impl Signer for TestSigner {
         match at.unwrap().1 {
             Answer::Error(class) => Err(SignError::new(class, "the CA is on holiday")),
             Answer::Nothing => std::future::pending().await,
-            Answer::Svid => {
-                let now = TestClock.now();
-                Ok(self.authority.issue(&request.csr, &request.id, &[], request.ttl, now).unwrap())
+            Answer::Assigns if request.csr.key_algorithm() != Some(KeyAlgorithm::EcdsaP384) => {
+                Err(identity_is("spiffe://example.org/assigned"))
             }
+            Answer::Wavers if request.id.path() == "/one" => {
+                Err(identity_is("spiffe://example.org/two"))
+            }
+            Answer::Wavers => Err(identity_is("spiffe://example.org/one")),
+            Answer::AssignsForeign => Err(identity_is("spiffe://other.example/one")),
+            Answer::Svid | Answer::Assigns => Ok(self.issue(request, &[])),
+            Answer::Names => Ok(self.issue(request, &["a.example".parse().unwrap()])),
         }
     }
 
     fn status(&self) -> SignerStatus {
         SignerStatus { ready: Ok(()), ca_not_after: None }
     }
+}
+
+impl TestSigner {
+    fn issue(&self, request: &SignRequest, names: &[DnsName]) -> X509Svid {
+        let (csr, id, ttl) = (&request.csr, &request.id, request.ttl);
+        self.authority.issue(csr, id, names, ttl, TestClock.now()).unwrap()
+    }
+}
+
+fn identity_is(id: &str) -> SignError {
+    let key_algorithm = KeyAlgorithm::EcdsaP384;
+    SignError::identity_is(Assigned { id: id.parse().unwrap(), key_algorithm })
 }
 
 fn issuer(script: &[(u64, Answer)]) -> (Arc<TestSigner>, Issuer) {
@@ -87,6 +114,15 @@ fn issuer(script: &[(u64, Answer)]) -> (Arc<TestSigner>, Issuer) {
 
 /// What came of it, and after how many seconds.
 async fn issue(issuer: &Issuer, patience: Patience) -> (Result<Svid, NodeError>, f64) {
+    let (issued, took) = issue_with(issuer, patience, &[]).await;
+    (issued.map(|issued| issued.svid), took)
+}
+
+async fn issue_with(
+    issuer: &Issuer,
+    patience: Patience,
+    attributes: &[(&str, &str)],
+) -> (Result<Issued, NodeError>, f64) {
     let pod = [
         ("csi.storage.k8s.io/pod.name", "cart-1"),
         ("csi.storage.k8s.io/pod.namespace", "shop"),
@@ -94,14 +130,23 @@ async fn issue(issuer: &Issuer, patience: Patience) -> (Result<Svid, NodeError>,
         ("csi.storage.k8s.io/serviceAccount.name", "cart"),
         ("csi.storage.k8s.io/ephemeral", "true"),
     ];
-    let pod = pod.map(|(key, value)| (key.to_owned(), value.to_owned()));
-    let context = VolumeContext::from(std::collections::HashMap::from(pod));
+    let pairs = pod.iter().chain(attributes);
+    let pairs = pairs.map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+    let context = VolumeContext::from(pairs.collect::<std::collections::HashMap<_, _>>());
     let domain = "example.org".parse().unwrap();
     let spec = VolumeSpec::parse(&context, None, &domain, &Limits::default()).unwrap();
     let id = SpiffeId::new(&domain, "/ns/shop/sa/cart").unwrap();
     let started = Instant::now();
-    let issued = issuer.issue(&"csi-1".parse().unwrap(), &spec, id, patience).await;
-    (issued.map(|(svid, _)| svid), started.elapsed().as_secs_f64())
+    let wish = Wish {
+        volume: &"csi-1".parse().unwrap(),
+        spec: &spec,
+        asked: Assigned { id, key_algorithm: spec.key_algorithm },
+        patience,
+        pending: None,
+        used: None,
+    };
+    let issued = issuer.issue(wish).await;
+    (issued, started.elapsed().as_secs_f64())
 }
 
 const AWAY: Answer = Answer::Error(Class::Unavailable);
@@ -156,7 +201,11 @@ async fn a_signer_that_hangs_gets_no_more_than_twenty_seconds_in_all() {
         let (_, issuer) = issuer(script);
         let (issued, took) = issue(&issuer, Patience::Waits).await;
         let error = issued.unwrap_err();
-        assert!(matches!(error, NodeError::SignTimeout(20)), "{error}");
+        match script.len() {
+            1 => assert!(matches!(error, NodeError::SignTimeout(20)), "{error}"),
+            // What it said before it fell silent says more.
+            _ => assert!(matches!(error, NodeError::SignerAway { seconds: 20, .. }), "{error}"),
+        }
         assert!((19.9..20.1).contains(&took), "{took}");
     }
 }
@@ -175,4 +224,56 @@ async fn a_shutdown_ends_the_wait() {
         assert!(matches!(issued.unwrap_err(), NodeError::ShuttingDown));
         assert!((10.0..at_most).contains(&took), "{took}");
     }
+}
+
+/// DESIGN.md §5: a node cannot read policy, so it asks for the default first.
+#[tokio::test(start_paused = true)]
+async fn an_assigned_identity_is_asked_for_with_a_new_key() {
+    for patience in [Patience::Waits, Patience::TriesOnce] {
+        let (signer, issuer) = issuer(&[(0, Answer::Assigns)]);
+        let issued = issue_with(&issuer, patience, &[]).await.0.unwrap();
+        let assigned = issued.assigned.unwrap();
+        assert_eq!(assigned.id.path(), "/assigned");
+        assert_eq!(assigned.key_algorithm, KeyAlgorithm::EcdsaP384);
+        assert_eq!(*issued.svid.x509.id(), assigned.id);
+        assert_eq!(issued.svid.key.algorithm(), KeyAlgorithm::EcdsaP384);
+        let asked = signer.asked.lock().unwrap();
+        assert!(asked.len() == 2 && asked[0].1 != asked[1].1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_assigned_identity_is_asked_for_once() {
+    let (signer, issuer) = issuer(&[(0, Answer::Wavers)]);
+    let error = issue(&issuer, Patience::Waits).await.0.unwrap_err();
+    assert_eq!(error.class(), Class::Denied);
+    assert!(error.to_string().contains("spiffe://example.org/two"), "{error}");
+    assert_eq!(signer.asked.lock().unwrap().len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_no_identity_here_is_never_asked_for() {
+    let (signer, issuer) = issuer(&[(0, Answer::AssignsForeign)]);
+    let error = issue(&issuer, Patience::Waits).await.0.unwrap_err();
+    assert_eq!(error.class(), Class::Internal);
+    assert_eq!(signer.asked.lock().unwrap().len(), 1);
+}
+
+/// The pod's own word about its key stands; policy then says yes or no to it.
+#[tokio::test(start_paused = true)]
+async fn an_explicit_key_algorithm_stays() {
+    let (signer, issuer) = issuer(&[(0, Answer::Assigns)]);
+    let attributes = [("csi.svid.dev/key-algorithm", "ed25519")];
+    issue_with(&issuer, Patience::Waits, &attributes).await.0.unwrap_err();
+    assert_eq!(signer.asked.lock().unwrap().len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dns_name_that_was_not_asked_for_is_refused() {
+    let (_, issuer) = issuer(&[(0, Answer::Names)]);
+    let error = issue(&issuer, Patience::Waits).await.0.unwrap_err();
+    assert!(matches!(error, NodeError::Refused(SvidError::DnsName { .. })), "{error}");
+    let attributes = [("csi.svid.dev/dns-names", "a.example,b.example")];
+    let issued = issue_with(&issuer, Patience::Waits, &attributes).await.0.unwrap();
+    assert_eq!(issued.svid.x509.leaf().dns_sans(), ["a.example"]);
 }

@@ -397,3 +397,17 @@ proptest! {
         drop(TrustBundle::from_jwks(td(), text.as_bytes()));
     }
 }
+
+#[test]
+fn a_dns_name_that_nobody_asked_for_is_found() {
+    let san = |name: &str| SanType::DnsName(name.try_into().unwrap());
+    let svid = broken(|params| {
+        params.subject_alt_names.extend([san("web.shop.svc"), san("web.example.org")]);
+    });
+    let svid = svid.unwrap();
+    let names: Vec<DnsName> =
+        ["web.shop.svc", "web.example.org", "x"].map(|name| name.parse().unwrap()).into();
+    svid.check_dns_names(&names).unwrap();
+    let found = "web.example.org".to_owned();
+    assert_eq!(svid.check_dns_names(&names[..1]), Err(SvidError::DnsName { found }));
+}

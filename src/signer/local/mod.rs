@@ -246,6 +246,13 @@ fn bundle(
 impl Signer for LocalSigner {
     async fn sign(&self, request: &SignRequest) -> Result<X509Svid, SignError> {
         let now = self.clock.now();
+        if !request.dns_names.is_empty() {
+            return Err(SignError::new(
+                Class::Denied,
+                "the local CA has no policy that could allow DNS names: remove the volume \
+                 attribute csi.svid.dev/dns-names, or use --signer csr",
+            ));
+        }
         let authority = {
             let mut state = self.lock();
             let Some(authority) = state.rollover.signing(now).cloned() else {

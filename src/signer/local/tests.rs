@@ -81,7 +81,17 @@ fn request() -> (SignRequest, PrivateKey) {
         service_account: "cart".to_owned(),
     };
     let (volume, ttl) = ("csi-1".parse().unwrap(), Duration::from_secs(TTL));
-    (SignRequest { volume, pod, id, ttl, csr }, key)
+    let request = SignRequest {
+        volume,
+        pod,
+        id,
+        ttl,
+        explicit_ttl: None,
+        explicit_key_algorithm: None,
+        dns_names: Vec::new(),
+        csr,
+    };
+    (request, key)
 }
 
 /// Signs, and checks the answer against the bundle published at that moment.

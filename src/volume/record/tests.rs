@@ -24,6 +24,8 @@ fn record() -> VolumeRecord {
             service_account: "web".into(),
         },
         spiffe_id: "spiffe://example.org/ns/shop/sa/web".parse().unwrap(),
+        assigned_id: Some("spiffe://example.org/web".parse().unwrap()),
+        assigned_key_algorithm: Some(KeyAlgorithm::EcdsaP384),
         context: pairs.into_iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect(),
         mount_group: Some("2000".into()),
         serial: Some("0a1b".into()),
@@ -40,6 +42,8 @@ fn record() -> VolumeRecord {
 fn a_record_survives_json() {
     let mut pending = record();
     pending.state = RecordState::Pending;
+    pending.assigned_id = None;
+    pending.assigned_key_algorithm = None;
     pending.mount_group = None;
     pending.serial = None;
     pending.not_before = None;
@@ -65,6 +69,8 @@ fn the_format_is_fixed() {
         r#""target": "pods/u/volumes/kubernetes.io~csi/svid/mount","#,
         r#""serviceAccount": "web""#,
         r#""spiffeId": "spiffe://example.org/ns/shop/sa/web","#,
+        r#""assignedId": "spiffe://example.org/web","#,
+        r#""assignedKeyAlgorithm": "ecdsa-p384","#,
         r#""csi.svid.dev/ttl": "1h""#,
         r#""mountGroup": "2000","#,
         r#""serial": "0a1b","#,

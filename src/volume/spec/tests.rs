@@ -44,10 +44,19 @@ fn no_attributes_mean_the_defaults() {
 
 #[test]
 fn every_supported_attribute_counts() {
-    for (name, value) in SUPPORTED
-        .into_iter()
-        .zip(["2h", "ed25519", "certs.d", "c", "k", "b", "all", "7", "8", "0400"])
-    {
+    for (name, value) in SUPPORTED.into_iter().zip([
+        "2h",
+        "ed25519",
+        "a.example",
+        "certs.d",
+        "c",
+        "k",
+        "b",
+        "all",
+        "7",
+        "8",
+        "0400",
+    ]) {
         assert_ne!(parse_one(name, value).unwrap(), parse_pairs(&[]).unwrap(), "{name}");
     }
     for algorithm in KeyAlgorithm::ALL {
@@ -194,5 +203,33 @@ proptest! {
             // A request that was accepted is accepted on every restart.
             prop_assert_eq!(VolumeSpec::parse_lenient(&context, group.as_deref(), &td, &limits), Ok(spec));
         }
+    }
+}
+
+#[test]
+fn dns_names_are_rendered_for_the_pod() {
+    let names = |text| {
+        let names = parse_one("dns-names", text).unwrap().dns_names;
+        names.iter().map(|name| name.as_str().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(names("{service-account}.{namespace}.svc"), ["web.shop.svc"]);
+    assert_eq!(
+        names("b.example, {pod-name}.a.example,b.example"),
+        ["b.example", "web-0.a.example"]
+    );
+    let many: Vec<_> = (0..17).map(|n| format!("a{n}.example")).collect();
+    for (bad, part) in [
+        ("", "1 to 1024 bytes"),
+        ("a.example,", "1 to 1024 bytes"),
+        ("*.example", "'*'"),
+        ("A.example", "'A'"),
+        ("{pod-label}.example", "unknown variable"),
+        ("{namespace-label:team}.example", "labels of namespaces"),
+        ("a..example", "1 to 63 characters"),
+        ("10.0.0.1", "IP address"),
+        (&many.join(","), "at most 16"),
+    ] {
+        let error = parse_one("dns-names", bad).unwrap_err();
+        assert!(error.to_string().contains(part), "{bad}: {error}");
     }
 }
