@@ -1,12 +1,15 @@
 //! The Kubernetes API: the only user of `kube`. Each file is one kind of object and the few things
 //! that are done to it; everything else sees plain types.
 
+mod bundle_publisher;
+mod ca_secret;
 mod cache;
 mod error;
 mod facts;
 mod lease;
 pub mod names;
 mod svid_policy;
+mod trust_targets;
 mod verdict;
 
 use std::{future::Future, time::Duration};
@@ -19,6 +22,8 @@ use kube::{
 use tokio::time::timeout;
 
 pub use self::{
+    bundle_publisher::{BundleMap, BundleMapContent, BundlePublisher},
+    ca_secret::{CaSecret, StoredSecret},
     cache::{Cache, CacheState, Change, ObjectName},
     error::{ApiError, ApiErrorKind},
     facts::{
@@ -30,6 +35,7 @@ pub use self::{
         JwtPolicy, LabelRequirement, Labels, MatchedPods, PolicyCondition, PolicyFacts, PolicyRule,
         PolicySelector, SvidPolicy, SvidPolicySpec, SvidPolicyStatus, X509Policy,
     },
+    trust_targets::TrustTargets,
     verdict::{ApprovalMessage, IdentityIs},
 };
 

@@ -26,6 +26,8 @@ pub mod annotation {
     pub const DNS_NAMES: &str = "csi.svid.dev/dns-names";
     /// On the bundle's ConfigMap: what a person wants done to the CA, as JSON.
     pub const CA_REQUEST: &str = "svid.dev/ca-request";
+    /// On the bundle's ConfigMap: tells the controller what it wrote itself.
+    pub const BUNDLE_SEAL: &str = "svid.dev/bundle-seal";
 }
 
 /// Keys of `spec.extra`, which the API server sets from the requester's token.

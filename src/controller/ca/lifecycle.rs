@@ -7,7 +7,7 @@ use super::{
     CaSettings, CaState,
     entry::{Entry, Origin, Stage},
     moment::Moment,
-    request::Request,
+    request::{Answer, Outcome, Request},
     settings::{HANDOVER, RETIRING, SKEW},
     state::Refused,
 };
@@ -124,7 +124,19 @@ pub(super) fn begin_again(
     for root in last.iter().flat_map(|last| last.roots()) {
         step.add_foreign(&root, until);
     }
-    advance(&step.state, world, settings, now)
+    let mut begun = advance(&step.state, &World { request: None, ..world.clone() }, settings, now)?;
+    if let Some(request) = &world.request {
+        let next = begun.state.next();
+        begun.state.answer = Some(Answer {
+            uid: request.uid.clone(),
+            action: request.action,
+            outcome: Outcome::Accepted,
+            message: "a new CA is published and signs once that was for long enough".to_owned(),
+            at: now,
+            waits_for: next.map(|next| next.ca.id.clone()),
+        });
+    }
+    Ok(begun)
 }
 
 /// One pass over the rules.

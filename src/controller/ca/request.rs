@@ -68,6 +68,19 @@ pub enum Outcome {
     Refused,
 }
 
+// === impl Outcome ===
+
+impl Outcome {
+    /// As a person reads it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Accepted => "accepted",
+            Self::Done => "done",
+            Self::Refused => "refused",
+        }
+    }
+}
+
 // === impl Action ===
 
 impl Action {

@@ -1,0 +1,445 @@
+//! Follows the CA Secret and the bundle's ConfigMap on every replica, and on the one that leads
+//! does what is due. Everything is decided on what was just read; the watches only wake it.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{
+    sync::watch,
+    task::JoinSet,
+    time::{Instant, sleep},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use super::{
+    CaState, Keyring, document,
+    lifecycle::{Advanced, Published, Upstream, World, advance, begin, begin_again},
+    moment::Moment,
+    publish::{self, Standing},
+    request::{Action, Request},
+    retiring, upstream,
+};
+use crate::{
+    k8s::{ApiError, BundleMap, BundlePublisher, CaSecret, CacheState, Cluster, StoredSecret},
+    pki::TrustBundle,
+};
+
+/// How often it looks though nothing was heard: less than [`FRESH`](super::keyring::FRESH).
+const TICK: Duration = Duration::from_secs(15);
+/// Several changes at once are one look; and two that fight over an object stay slow.
+const PAUSE: Duration = Duration::from_millis(100);
+/// How soon it looks again after a failure.
+const RETRY: Duration = Duration::from_secs(2);
+/// Steps that follow from each other in one look.
+const ROUNDS: usize = 8;
+
+/// What is followed.
+struct Follower {
+    keyring: Arc<Keyring>,
+    secret: CaSecret,
+    map: BundlePublisher,
+    upstream: Option<CaSecret>,
+    /// What is published elsewhere, by the leader only.
+    elsewhere: watch::Sender<Option<TrustBundle>>,
+    elsewhere_problems: watch::Receiver<Vec<String>>,
+    /// The last Secret that could be read, by version.
+    decoded: Option<(String, CaState)>,
+    said: Vec<String>,
+}
+
+/// What there is of the CA.
+enum Found {
+    /// Its Secret.
+    There(CaState, StoredSecret),
+    /// A Secret that can't be used.
+    Damaged(String),
+    /// No Secret, and there was one.
+    Lost,
+    /// Nothing, and there never was.
+    Nothing,
+}
+
+/// What a round led to.
+enum Round {
+    /// Something was written: look again.
+    Again,
+    /// Nothing more is to be done now.
+    Settled(Vec<String>),
+}
+
+// === impl Keyring ===
+
+impl Keyring {
+    /// Follows the CA until `stop`, and leads it while `leads` says so.
+    pub async fn run(
+        self: Arc<Self>,
+        cluster: Cluster,
+        mut leads: watch::Receiver<bool>,
+        stop: CancellationToken,
+    ) {
+        let settings = &self.settings;
+        let named = |name: &String| CaSecret::new(&cluster, &settings.namespace, name);
+        let (problems, elsewhere_problems) = watch::channel(Vec::new());
+        let mut follower = Follower {
+            secret: named(&settings.secret),
+            map: BundlePublisher::new(&cluster, &settings.namespace, &settings.config_map),
+            upstream: settings.upstream.as_ref().map(named),
+            elsewhere: watch::Sender::new(None),
+            elsewhere_problems,
+            decoded: None,
+            said: Vec::new(),
+            keyring: self.clone(),
+        };
+        let mut watches = JoinSet::new();
+        let targets = publish::targets(&cluster, settings);
+        watches.spawn(targets.run(follower.elsewhere.subscribe(), problems));
+        let mut wakes = Vec::new();
+        let (state, follow) = follower.map.follow();
+        watches.spawn(follow);
+        wakes.push(state);
+        for secret in [Some(&follower.secret), follower.upstream.as_ref()].into_iter().flatten() {
+            let (state, follow) = secret.follow();
+            watches.spawn(follow);
+            wakes.push(state);
+        }
+        let (wake, mut woken) = watch::channel(());
+        for state in wakes {
+            watches.spawn(forward(state, wake.clone()));
+        }
+        loop {
+            woken.mark_unchanged();
+            let leading = *leads.borrow_and_update();
+            let wait = match follower.look(leading).await {
+                Ok(wait) => wait,
+                Err(error) => {
+                    follower.failed(&error);
+                    error.retry_after().unwrap_or(RETRY)
+                }
+            };
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = sleep(wait) => {}
+                Ok(()) = woken.changed() => {}
+                Ok(()) = leads.changed() => {}
+            }
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = sleep(PAUSE) => {}
+            }
+        }
+    }
+}
+
+async fn forward(mut state: watch::Receiver<CacheState>, wake: watch::Sender<()>) {
+    while state.changed().await.is_ok() {
+        state.mark_unchanged();
+        wake.send_replace(());
+    }
+}
+
+// === impl Follower ===
+
+impl Follower {
+    /// Looks, and does what is due; returns how long nothing will be.
+    async fn look(&mut self, leads: bool) -> Result<Duration, ApiError> {
+        let mut problems = Vec::new();
+        for _ in 0..ROUNDS {
+            match self.round(leads).await {
+                Ok(Round::Again) => continue,
+                Ok(Round::Settled(found)) => {
+                    problems = found;
+                    break;
+                }
+                // Someone else wrote: what was decided may be wrong.
+                Err(error) if error.is_conflict() || error.is_already_exists() => continue,
+                Err(error) => return Err(error),
+            }
+        }
+        let elsewhere = self.keyring.bundle().filter(|_| leads);
+        self.elsewhere.send_if_modified(|bundle| {
+            let news = *bundle != elsewhere;
+            *bundle = elsewhere;
+            news
+        });
+        problems.extend(self.elsewhere_problems.borrow().iter().cloned());
+        self.say(problems);
+        Ok(self.wait())
+    }
+
+    /// Until the next step is due, and not for long.
+    fn wait(&self) -> Duration {
+        let now = Moment::of(self.keyring.clock.now());
+        let step = self.keyring.state().and_then(|state| state.next_step(&self.keyring.settings));
+        let left = step.map_or(TICK, |(_, at)| at.since(now));
+        // What is overdue waits for something else.
+        if left.is_zero() { TICK } else { left.min(TICK) }
+    }
+
+    async fn round(&mut self, leads: bool) -> Result<Round, ApiError> {
+        let stored = self.secret.read().await?;
+        let heard = Instant::now();
+        let map = self.map.read().await?;
+        let wall = self.keyring.clock.now();
+        let now = Moment::of(wall);
+        let mut problems = Vec::new();
+        let found = self.judge(stored, map.as_ref(), now);
+        let state = match &found {
+            Found::There(state, _) => Some(state),
+            _ => None,
+        };
+        self.keyring.heard(state.cloned(), heard);
+        let seal = self.keyring.state();
+        let published = map.as_ref().and_then(|map| {
+            publish::read(map, &self.keyring.settings, seal.as_deref(), &mut problems)
+        });
+        if let Some(published) = &published {
+            self.keyring.saw_bundle(&published.bundle, wall);
+        }
+        if !leads {
+            let standing = map.as_ref().and_then(publish::status);
+            problems.extend(self.trouble(&found));
+            problems.extend(standing.and_then(|status| status.problem));
+            return Ok(Round::Settled(problems));
+        }
+        let world = self.world(published, map.as_ref(), now, &mut problems).await;
+        self.lead(found, map, &world, now, problems).await
+    }
+
+    fn judge(
+        &mut self,
+        stored: Option<StoredSecret>,
+        map: Option<&BundleMap>,
+        now: Moment,
+    ) -> Found {
+        let Some(stored) = stored else {
+            let was = self.keyring.state().is_some()
+                || map.is_some_and(|map| map.status().is_some() || map.bundle().is_some());
+            return if was { Found::Lost } else { Found::Nothing };
+        };
+        if let Some((version, state)) = &self.decoded
+            && version == stored.version()
+        {
+            return Found::There(state.clone(), stored);
+        }
+        match document::decode(stored.data(), &self.keyring.settings.trust_domain, now) {
+            Ok(state) => {
+                self.decoded = Some((stored.version().to_owned(), state.clone()));
+                Found::There(state, stored)
+            }
+            Err(error) => Found::Damaged(error.to_string()),
+        }
+    }
+
+    /// What a person has to know about this.
+    fn trouble(&self, found: &Found) -> Option<String> {
+        let name = self.secret.name();
+        let going_on = match self.keyring.state().is_some() {
+            true => "this replica signs with what it has in memory until it restarts",
+            false => "nothing can be signed",
+        };
+        match found {
+            Found::There(..) => None,
+            Found::Damaged(reason) => Some(format!(
+                "the CA Secret {name} can't be used: {reason}; {going_on}; restore it from its backup"
+            )),
+            Found::Lost => Some(format!(
+                "the CA Secret {name} has vanished; {going_on}; restore it from its backup, or make a new CA with svid-csi ca replace-lost"
+            )),
+            Found::Nothing => Some("there is no CA yet; the leader makes it".to_owned()),
+        }
+    }
+
+    async fn world(
+        &self,
+        published: Option<Published>,
+        map: Option<&BundleMap>,
+        now: Moment,
+        problems: &mut Vec<String>,
+    ) -> World {
+        let settings = &self.keyring.settings;
+        let upstream = match &self.upstream {
+            None => Upstream::NotUsed,
+            Some(secret) => match secret.read().await {
+                Ok(read) => upstream::offered(
+                    &secret.name().name,
+                    read.as_ref().map(StoredSecret::data),
+                    &settings.trust_domain,
+                    now,
+                ),
+                Err(error) => Upstream::Unusable(error.to_string()),
+            },
+        };
+        let retiring = match &settings.retiring_dir {
+            None => Vec::new(),
+            Some(directory) => {
+                match retiring::certificates(directory, &settings.trust_domain, now) {
+                    Ok(certificates) => certificates,
+                    Err(problem) => {
+                        problems.push(format!("the local CA that is being left: {problem}"));
+                        Vec::new()
+                    }
+                }
+            }
+        };
+        let request = map.and_then(BundleMap::request).and_then(|text| {
+            serde_json::from_str::<Request>(text)
+                .map_err(|error| problems.push(format!("the request to the CA: {error}")))
+                .ok()
+        });
+        World { published, retiring, upstream, request }
+    }
+
+    async fn lead(
+        &mut self,
+        found: Found,
+        map: Option<BundleMap>,
+        world: &World,
+        now: Moment,
+        mut problems: Vec<String>,
+    ) -> Result<Round, ApiError> {
+        let settings = self.keyring.settings.clone();
+        problems.extend(self.trouble(&found).filter(|_| !matches!(found, Found::Nothing)));
+        let last = self.keyring.state();
+        let (made, stored) = match found {
+            Found::There(state, stored) => {
+                (advance(&state, world, &settings, now), Some((state, stored)))
+            }
+            Found::Nothing => match &world.upstream {
+                Upstream::Unusable(reason) => {
+                    problems.push(reason.clone());
+                    return Ok(Round::Settled(problems));
+                }
+                _ => (begin(world, &settings, now), None),
+            },
+            Found::Lost if wants_replacement(map.as_ref(), world, now) => {
+                (begin_again(last.as_deref(), world, &settings, now), None)
+            }
+            Found::Lost | Found::Damaged(_) => {
+                return self.stand_still(map, world, &problems, now).await;
+            }
+        };
+        let Advanced { state, problems: found } = match made {
+            Ok(advanced) => advanced,
+            Err(error) => {
+                problems.push(format!("the next CA can't be made: {error}"));
+                return self.stand_still(map, world, &problems, now).await;
+            }
+        };
+        problems.extend(found);
+        let wrote = match stored {
+            Some((before, _)) if before == state => false,
+            Some((before, stored)) => {
+                let written = self.secret.replace(stored, document::encode(&state)).await?;
+                self.wrote(written, &state);
+                tell(Some(&before), &state);
+                true
+            }
+            None => {
+                let written = self.secret.create(document::encode(&state)).await?;
+                self.wrote(written, &state);
+                tell(None, &state);
+                true
+            }
+        };
+        let standing = Standing { state: &state, settings: &settings, problems: &problems, now };
+        let content = match standing.content(map.as_ref()) {
+            Ok(content) => content,
+            Err(error) => {
+                problems.push(format!("the bundle stays as it is: {error}"));
+                return Ok(Round::Settled(problems));
+            }
+        };
+        if let Some(content) = content {
+            self.map.write(map, &content).await?;
+            return Ok(Round::Again);
+        }
+        Ok(if wrote { Round::Again } else { Round::Settled(problems) })
+    }
+
+    /// Says what is wrong and changes nothing else; a ConfigMap that is gone is written again.
+    async fn stand_still(
+        &mut self,
+        map: Option<BundleMap>,
+        world: &World,
+        problems: &[String],
+        now: Moment,
+    ) -> Result<Round, ApiError> {
+        let settings = self.keyring.settings.clone();
+        let content = match (&map, self.keyring.state()) {
+            (Some(map), _) => publish::with_problem(map, world.request.as_ref(), problems, now),
+            (None, Some(state)) => {
+                let standing = Standing { state: &state, settings: &settings, problems, now };
+                standing.content(None).ok().flatten()
+            }
+            (None, None) => None,
+        };
+        match content {
+            Some(content) => {
+                self.map.write(map, &content).await?;
+                Ok(Round::Again)
+            }
+            None => Ok(Round::Settled(problems.to_vec())),
+        }
+    }
+
+    fn wrote(&mut self, written: StoredSecret, state: &CaState) {
+        self.decoded = Some((written.version().to_owned(), state.clone()));
+        self.keyring.heard(Some(state.clone()), Instant::now());
+    }
+
+    /// Each problem is logged when it comes and when it goes.
+    fn say(&mut self, problems: Vec<String>) {
+        for problem in problems.iter().filter(|problem| !self.said.contains(problem)) {
+            warn!(problem, "the CA needs a look");
+        }
+        if problems.is_empty() && !self.said.is_empty() {
+            info!("the CA is fine again");
+        }
+        self.said.clone_from(&problems);
+        self.keyring.say(problems);
+    }
+
+    fn failed(&mut self, error: &ApiError) {
+        let problem = error.to_string();
+        if !self.said.contains(&problem) {
+            error!(problem, "the CA can't be followed; what is known goes on for a minute");
+        }
+        self.said = vec![problem.clone()];
+        self.keyring.say(vec![problem]);
+    }
+}
+
+/// Whether a person asked for a new CA after this loss.
+fn wants_replacement(map: Option<&BundleMap>, world: &World, now: Moment) -> bool {
+    let Some(request) = &world.request else { return false };
+    let answered = map.and_then(publish::status).and_then(|status| status.last_request);
+    request.action == Action::ReplaceLost
+        && super::answer::stale(request, now).is_none()
+        && answered.is_none_or(|answered| answered.uid != request.uid)
+        && !matches!(world.upstream, Upstream::Unusable(_))
+}
+
+/// Each CA's steps, in the log.
+fn tell(before: Option<&CaState>, after: &CaState) {
+    for entry in &after.entries {
+        let id = &entry.ca.id;
+        let was = before.and_then(|before| before.entry(id)).map(|entry| entry.stage.label());
+        let is = entry.stage.label();
+        if was != Some(is) {
+            let not_after = Moment::of(entry.ca.certificate.not_after());
+            info!(id, key_id = entry.ca.key_id, state = is, %not_after, "CA");
+        }
+    }
+    for gone in before.iter().flat_map(|before| &before.entries) {
+        if after.entry(&gone.ca.id).is_none() {
+            info!(id = gone.ca.id, key_id = gone.ca.key_id, "CA removed from the bundle");
+        }
+    }
+    let answered = |state: &CaState| state.answer.clone();
+    if let Some(answer) = answered(after)
+        && before.and_then(answered).as_ref() != Some(&answer)
+    {
+        let (action, outcome) = (answer.action.as_str(), answer.outcome.as_str());
+        info!(action, outcome, message = answer.message, "request to the CA");
+    }
+}
