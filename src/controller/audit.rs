@@ -11,7 +11,7 @@ use std::{
 use serde::{Serialize, Serializer};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-use crate::clock::Clock;
+use crate::{clock::Clock, pki::DnsName};
 
 /// Longer strings are cut: whoever makes a request chooses some of them.
 const LONGEST: usize = 512;
@@ -88,8 +88,8 @@ pub struct Entry<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ttl_seconds: Option<u64>,
     /// DNS names beside the identity.
-    #[serde(skip_serializing_if = "<[String]>::is_empty")]
-    pub dns_names: &'a [String],
+    #[serde(skip_serializing_if = "<[DnsName]>::is_empty")]
+    pub dns_names: &'a [DnsName],
     /// Of the workload's key.
     #[serde(skip_serializing_if = "str::is_empty", serialize_with = "cut")]
     pub key_algorithm: &'a str,
@@ -269,7 +269,7 @@ mod tests {
     #[test]
     fn docs_audit_md_has_every_field() {
         let documented = include_str!("../../docs/audit.md");
-        let names = ["api.shop.svc".to_owned()];
+        let names = ["api.shop.svc".parse().unwrap()];
         let entry = Entry { message: "why", dns_names: &names, ..entry() };
         let line: serde_json::Map<_, _> = serde_json::from_str(&line(&entry)).unwrap();
         for field in line.keys() {

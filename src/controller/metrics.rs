@@ -9,7 +9,10 @@ use prometheus_client::{
 };
 
 use super::audit::Outcome;
-use crate::class::Class;
+use crate::{
+    class::Class,
+    k8s::{ApiError, CacheState},
+};
 
 /// Every metric of the controller, and the registry they are shown from.
 #[derive(Debug)]
@@ -35,8 +38,8 @@ pub struct Metrics {
     pub leader: Gauge<i64, AtomicI64>,
     /// Whether a kind of object has been listed: 1 or 0.
     pub cache_synced: Family<CacheLabel, Gauge<i64, AtomicI64>>,
-    /// How long ago its watch last said anything.
-    pub cache_silence: Family<CacheLabel, Gauge<f64, AtomicU64>>,
+    /// Whether its watch fails now: 1 or 0.
+    pub cache_failing: Family<CacheLabel, Gauge<i64, AtomicI64>>,
     /// SvidPolicies.
     pub policies: Gauge<i64, AtomicI64>,
     /// Those of them that deny what they select.
@@ -88,7 +91,7 @@ impl Default for Metrics {
             audit_failures: Counter::default(),
             leader: Gauge::default(),
             cache_synced: Family::default(),
-            cache_silence: Family::default(),
+            cache_failing: Family::default(),
             policies: Gauge::default(),
             policies_invalid: Gauge::default(),
             ca_ready: Gauge::default(),
@@ -138,11 +141,11 @@ impl Metrics {
         r.register("leader", "Whether this replica leads: 1 or 0", self.leader.clone());
         let synced = self.cache_synced.clone();
         r.register("cache_synced", "Whether these objects have been listed: 1 or 0", synced);
-        r.register_with_unit(
-            "cache_silence",
-            "How long ago the watch of these objects last said anything",
-            Unit::Seconds,
-            self.cache_silence.clone(),
+        let failing = self.cache_failing.clone();
+        r.register(
+            "cache_failing",
+            "Whether the watch of these objects fails now: 1 or 0",
+            failing,
         );
         r.register("policies", "SvidPolicies", self.policies.clone());
         let invalid = self.policies_invalid.clone();
@@ -173,6 +176,17 @@ impl Metrics {
     /// Counts a decision.
     pub fn decided(&self, decision: Outcome, reason: &'static str) {
         self.decisions.get_or_create(&DecisionLabel { decision, reason }).inc();
+    }
+
+    /// Shows how a cache is doing.
+    pub fn saw_cache(&self, cache: CacheLabel, state: &CacheState) {
+        self.cache_synced.get_or_create(&cache).set(state.synced.into());
+        self.cache_failing.get_or_create(&cache).set(state.problem.is_some().into());
+    }
+
+    /// Counts a failed call.
+    pub fn api_failed(&self, error: &ApiError) {
+        self.api_errors.get_or_create(&ClassLabel(error.class())).inc();
     }
 
     /// Shows all of it in the OpenMetrics text format.

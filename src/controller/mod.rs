@@ -4,3 +4,6 @@ pub mod approver;
 pub mod audit;
 pub mod ca;
 pub mod metrics;
+pub mod policy_status;
+pub mod requests;
+pub mod world;

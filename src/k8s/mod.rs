@@ -6,8 +6,10 @@ mod ca_secret;
 mod cache;
 mod error;
 mod facts;
+mod inventory;
 mod lease;
 pub mod names;
+mod request_decisions;
 mod svid_policy;
 mod trust_targets;
 mod verdict;
@@ -30,7 +32,9 @@ pub use self::{
         ConditionFacts, NamespaceFacts, NodeFacts, PodFacts, RequestFacts, ServiceAccountFacts,
         TaintFacts,
     },
+    inventory::{Following, Inventory},
     lease::{Candidate, Terms},
+    request_decisions::RequestDecisions,
     svid_policy::{
         JwtPolicy, LabelRequirement, Labels, MatchedPods, PolicyCondition, PolicyFacts, PolicyRule,
         PolicySelector, SvidPolicy, SvidPolicySpec, SvidPolicyStatus, X509Policy,

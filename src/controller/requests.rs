@@ -1,0 +1,230 @@
+//! What becomes of each request: decided, and if admitted, decided once more on the very version that
+//! is signed.
+
+mod judge;
+mod queue;
+mod step;
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, SystemTime},
+};
+
+use tokio::{
+    sync::{mpsc, watch},
+    task::{Id, JoinError, JoinSet},
+    time::{Instant, sleep_until, timeout},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use self::{
+    judge::{Handled, Judge},
+    queue::Queue,
+    step::Step,
+};
+use super::{
+    audit::Audit,
+    ca::Keyring,
+    metrics::{CacheLabel, Metrics},
+    world::World,
+};
+use crate::{
+    clock::Clock,
+    k8s::{Cache, Change, ObjectName, RequestDecisions, RequestFacts},
+};
+
+/// Handles all requests for our signer.
+pub struct Requests {
+    judge: Arc<Judge>,
+    cache: Cache<RequestFacts>,
+    leads: watch::Receiver<bool>,
+    beat: Mutex<Instant>,
+}
+
+/// What [`Requests`] needs.
+pub struct Ground {
+    /// What is known.
+    pub world: Arc<World>,
+    /// Who signs.
+    pub keyring: Arc<Keyring>,
+    /// Where it is written down.
+    pub audit: Arc<Audit>,
+    /// Where it is counted.
+    pub metrics: Arc<Metrics>,
+    /// How requests are answered.
+    pub decisions: RequestDecisions,
+    /// Whether this replica leads.
+    pub leads: watch::Receiver<bool>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// The loop's own state.
+#[derive(Default)]
+struct Work {
+    queue: Queue,
+    /// Requests that were finished here, by UID. What the watch still tells of them is older.
+    finished: HashMap<ObjectName, String>,
+    tasks: JoinSet<Handled>,
+    /// What each task works on: name and UID.
+    running: HashMap<Id, (ObjectName, String)>,
+}
+
+/// How many requests are worked on at once.
+const CONCURRENCY: usize = 64;
+/// How long a replica that doesn't lead leaves a request to the one that does.
+const COURTESY: Duration = Duration::from_secs(1);
+/// How long what is under way may take at the end.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How often the loop turns at least, and how long it may not before it is dead.
+const BEAT: Duration = Duration::from_secs(5);
+const SILENCE: Duration = Duration::from_secs(60);
+
+// === impl Requests ===
+
+impl Requests {
+    /// With nothing told yet.
+    pub fn new(ground: Ground) -> Self {
+        let Ground { world, keyring, audit, metrics, decisions, leads, clock } = ground;
+        let judge = Arc::new(Judge { world, keyring, audit, metrics, decisions, clock });
+        Self { judge, cache: Cache::default(), leads, beat: Mutex::new(Instant::now()) }
+    }
+
+    /// Whether all requests have been listed.
+    pub fn is_synced(&self) -> bool {
+        self.cache.is_synced()
+    }
+
+    /// Whether the loop still turns.
+    pub fn alive(&self) -> Result<(), String> {
+        let silence = self.beat.lock().unwrap_or_else(PoisonError::into_inner).elapsed();
+        match silence <= SILENCE {
+            true => Ok(()),
+            false => Err(format!("no request was looked at for {} s", silence.as_secs())),
+        }
+    }
+
+    /// Brings the gauges up to date.
+    pub fn refresh_metrics(&self, now: SystemTime) {
+        let metrics = &self.judge.metrics;
+        let label = CacheLabel("certificatesigningrequests");
+        metrics.saw_cache(label, &self.cache.state().borrow());
+        let all = self.cache.all();
+        let waiting = all.iter().filter(|request| Step::of(request) != Step::Leave);
+        let ages = waiting.map(|request| age(request, now));
+        let (count, oldest) =
+            ages.fold((0, Duration::ZERO), |(count, oldest), age| (count + 1, oldest.max(age)));
+        metrics.waiting.set(count);
+        metrics.oldest_waiting.set(oldest.as_secs_f64());
+        metrics.leader.set((*self.leads.borrow()).into());
+    }
+
+    /// Works until `stop`, then finishes what is under way.
+    pub async fn run(&self, stop: CancellationToken) {
+        let (changes, mut told) = mpsc::unbounded_channel();
+        let on_change = move |change| drop(changes.send(change));
+        let mut watching = JoinSet::new();
+        watching.spawn(self.judge.decisions.follow(self.cache.clone(), on_change));
+        let mut work = Work::default();
+        while !stop.is_cancelled() {
+            let now = Instant::now();
+            *self.beat.lock().unwrap_or_else(PoisonError::into_inner) = now;
+            // What is due now is worked on when there is room, or when something is known at all.
+            let due = match self.start(&mut work, now) {
+                true => work.queue.next_due().map_or(now + BEAT, |due| due.min(now + BEAT)),
+                false => now + BEAT,
+            };
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                Some(done) = work.tasks.join_next_with_id() => self.done(&mut work, done),
+                Some(change) = told.recv() => self.heard(&mut work, change),
+                () = sleep_until(due) => {}
+            }
+        }
+        drop(watching);
+        let finish = async { while work.tasks.join_next().await.is_some() {} };
+        if timeout(PATIENCE, finish).await.is_err() {
+            warn!("some requests were left half done; another replica finishes them");
+        }
+    }
+
+    /// Starts what is due; whether there was room for all of it.
+    fn start(&self, work: &mut Work, now: Instant) -> bool {
+        if self.judge.world.ready().is_err() || !self.cache.is_synced() {
+            return false;
+        }
+        while work.queue.running() < CONCURRENCY {
+            let Some(name) = work.queue.take(now) else { return true };
+            let request = self.cache.get(&name).filter(|request| {
+                Step::of(request) != Step::Leave
+                    && work.finished.get(&name).is_none_or(|uid| *uid != request.uid)
+            });
+            let Some(request) = request else {
+                work.queue.done(&name, None, now, 0.0);
+                continue;
+            };
+            let judge = self.judge.clone();
+            let uid = request.uid.clone();
+            let task = work.tasks.spawn(async move { judge.handle(&request).await });
+            work.running.insert(task.id(), (name, uid));
+        }
+        false
+    }
+
+    fn done(&self, work: &mut Work, done: Result<(Id, Handled), JoinError>) {
+        let (id, handled) = match done {
+            Ok((id, handled)) => (id, handled),
+            Err(error) => {
+                error!(%error, "a decision panicked; its request is left alone");
+                (error.id(), Handled::Finished)
+            }
+        };
+        let Some((name, uid)) = work.running.remove(&id) else { return };
+        let again = match handled {
+            Handled::Finished => {
+                work.finished.insert(name.clone(), uid);
+                None
+            }
+            Handled::Outdated => None,
+            Handled::Again(wait) => Some(wait),
+        };
+        work.queue.done(&name, again, Instant::now(), random());
+    }
+
+    fn heard(&self, work: &mut Work, change: Change<RequestFacts>) {
+        match change {
+            Change::Set(name, request) => match Step::of(&request) {
+                Step::Leave => work.queue.forget(&name),
+                Step::Decide | Step::Sign => {
+                    let courtesy = match *self.leads.borrow() {
+                        true => Duration::ZERO,
+                        false => COURTESY.mul_f64(1.0 + random() / 4.0),
+                    };
+                    work.queue.add(name, Instant::now() + courtesy);
+                }
+            },
+            Change::Gone(name, _) => {
+                work.finished.remove(&name);
+                work.queue.forget(&name);
+            }
+            Change::Complete => info!("all requests are known"),
+        }
+    }
+}
+
+/// How long a request has existed.
+fn age(request: &RequestFacts, now: SystemTime) -> Duration {
+    let created = request.created.unwrap_or(now);
+    now.duration_since(created).unwrap_or(Duration::ZERO)
+}
+
+/// A random number in [0, 1).
+fn random() -> f64 {
+    let mut bytes = [0; 8];
+    // Without randomness there is no jitter, which is no reason to stop.
+    let _ = aws_lc_rs::rand::fill(&mut bytes);
+    (u64::from_le_bytes(bytes) >> 11) as f64 / (1_u64 << 53) as f64
+}
