@@ -35,6 +35,12 @@ pub struct Metrics {
     pub renewal_lag_seconds: Histogram,
     /// Sets rewritten because the trust bundle changed, by result.
     pub bundle_rewrites: Family<Outcome, Counter>,
+    /// Published bundles that could not be used.
+    pub bundle_refused: Gauge<i64, AtomicI64>,
+    /// The sequence number of the bundle that volumes get; 0 without one.
+    pub bundle_sequence: Gauge<i64, AtomicI64>,
+    /// Volumes whose SVID is under a CA key that is believed stolen.
+    pub tainted_volumes: Gauge<i64, AtomicI64>,
     /// Volumes, by state.
     pub volumes: Family<StateLabel, Gauge>,
     /// Until the first SVID of any volume ends; infinite without volumes.
@@ -101,6 +107,9 @@ impl Default for Metrics {
                 0.01, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 300.0, 1_800.0,
             ]),
             bundle_rewrites: Family::default(),
+            bundle_refused: Gauge::default(),
+            bundle_sequence: Gauge::default(),
+            tainted_volumes: Gauge::default(),
             volumes: Family::default(),
             nearest_expiry: Gauge::default(),
             nearest_failing_expiry: Gauge::default(),
@@ -148,6 +157,15 @@ impl Metrics {
         );
         let rewrites = self.bundle_rewrites.clone();
         r.register("bundle_rewrites", "Sets rewritten for a changed trust bundle", rewrites);
+        let refused = self.bundle_refused.clone();
+        r.register("bundle_refused", "Published bundles that could not be used", refused);
+        let sequence = self.bundle_sequence.clone();
+        r.register("bundle_sequence", "Sequence number of the bundle (0 without one)", sequence);
+        r.register(
+            "tainted_volumes",
+            "Volumes whose SVID is under a CA key that is believed stolen",
+            self.tainted_volumes.clone(),
+        );
         r.register("volumes", "Volumes by state", self.volumes.clone());
         r.register_with_unit(
             "nearest_svid_expiry",

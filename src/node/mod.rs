@@ -13,6 +13,7 @@ mod rotator;
 mod stats;
 mod store;
 mod table;
+mod taint;
 mod tend;
 mod unpublish;
 mod volume;
@@ -45,7 +46,7 @@ use crate::{
     id::{IdTemplate, SpiffeId, TemplateInput, TrustDomain},
     signer::{Assigned, Signer, SignerStatus},
     sys::{KubeletDir, Mounter, selinux},
-    trust::{BundleStore, TrustBundles},
+    trust::{BundleStore, TaintedKeys, TrustBundles},
     volume::{Limits, VolumeSpec},
 };
 
@@ -90,6 +91,7 @@ pub struct Node {
     rotator: RotatorHandle,
     /// What has not been seen of it changed after the node had its signer.
     bundle_changes: watch::Receiver<Option<Arc<TrustBundles>>>,
+    taint_changes: watch::Receiver<Option<Arc<TaintedKeys>>>,
     tasks: TaskTracker,
     /// No call waits for a signer any longer.
     ending: CancellationToken,
@@ -120,7 +122,7 @@ impl NodeGround {
     ) -> (Arc<Node>, RotatorInbox) {
         let Self { places, trust_domain, template, limits, metrics } = self;
         let (rotator, inbox) = rotator::channel();
-        let bundle_changes = bundles.subscribe();
+        let (bundle_changes, taint_changes) = (bundles.subscribe(), bundles.subscribe_tainted());
         let ending = CancellationToken::new();
         let issuer = Issuer {
             signer,
@@ -140,6 +142,7 @@ impl NodeGround {
             table: VolumeTable::default(),
             rotator,
             bundle_changes,
+            taint_changes,
             tasks: TaskTracker::new(),
             ending,
             stop: CancellationToken::new(),
@@ -162,10 +165,21 @@ impl Node {
         let rotator = Rotator::new(inbox, tend, self.clock.clone());
         let follow = async {
             let mut bundles = self.bundle_changes.clone();
-            while bundles.changed().await.is_ok() {
-                let newest = bundles.borrow_and_update().clone();
-                let sequence = newest.and_then(|bundles| bundles.own.sequence());
-                info!(sequence = sequence.unwrap_or_default(), "the trust bundle changed");
+            let mut tainted = self.taint_changes.clone();
+            loop {
+                tokio::select! {
+                    Ok(()) = bundles.changed() => {
+                        let newest = bundles.borrow_and_update().clone();
+                        let sequence = newest.and_then(|bundles| bundles.own.sequence());
+                        let sequence = sequence.unwrap_or_default();
+                        info!(sequence, "the trust bundle changed");
+                    }
+                    Ok(()) = tainted.changed() => {
+                        let keys = tainted.borrow_and_update().as_ref().map_or(0, |t| t.len());
+                        info!(keys, "the CA keys that are believed stolen changed");
+                    }
+                    else => return,
+                }
                 self.rotator.tend_all();
             }
         };
@@ -209,9 +223,11 @@ impl Node {
         let mut counts: BTreeMap<&str, (VolumeState, i64)> =
             VolumeState::ALL.into_iter().map(|state| (state.label(), (state, 0))).collect();
         let (mut nearest, mut nearest_failing) = (f64::INFINITY, f64::INFINITY);
+        let mut tainted = 0;
         for volume in self.table.all() {
             let status = volume.status();
             let state = status.state(now);
+            tainted += i64::from(status.tainted);
             if let Some((_, count)) = counts.get_mut(state.label()) {
                 *count += 1;
             }
@@ -225,6 +241,10 @@ impl Node {
         for (state, count) in counts.into_values() {
             self.metrics.volumes.get_or_create(&StateLabel { state }).set(count);
         }
+        self.metrics.tainted_volumes.set(tainted);
+        let bundles = self.issuer.bundles.current();
+        let sequence = bundles.and_then(|bundles| bundles.own.sequence());
+        self.metrics.bundle_sequence.set(sequence.unwrap_or_default() as i64);
         self.metrics.nearest_expiry.set(nearest);
         self.metrics.nearest_failing_expiry.set(nearest_failing);
         let SignerStatus { ready, ca_not_after } = self.issuer.signer.status();

@@ -213,7 +213,8 @@ impl Node {
     ) -> Option<(Svid, Arc<TrustBundles>)> {
         let id = self.identity(work.spec.as_ref()?, work.assigned.as_ref()).ok()?;
         let (now, bundles) = (self.clock.now(), self.issuer.bundles.current()?);
-        let good = self.verifies(&svid, &id, &bundles, now) && now < volume.renew_at(&svid.x509);
+        let good =
+            self.verifies(&svid, &id, &bundles, now) && now < volume.renew_at(&svid.x509, None);
         if !good && let Some(pending) = self.pending(volume, work) {
             // It may be this one's key, which is not used twice.
             pending.remove();
@@ -230,11 +231,14 @@ impl Node {
         bundles: Arc<TrustBundles>,
         id: &SpiffeId,
     ) -> Result<(), NodeError> {
-        let next_look = volume.next_look(&svid.x509, self.clock.now());
+        let began = self.clock.now();
         self.swap(volume, work, svid, bundles, id)?;
         work.phase = Phase::Live;
         volume.show(work);
-        self.rotator.schedule(volume.id.clone(), next_look);
+        if let Some(svid) = &work.svid {
+            let next_look = volume.next_look(&svid.x509, work.taint, began);
+            self.rotator.schedule(volume.id.clone(), next_look);
+        }
         // A bundle that was published meanwhile made only those due that were scheduled by then.
         if work.bundles != self.issuer.bundles.current() {
             self.rotator.schedule(volume.id.clone(), self.clock.now());

@@ -19,7 +19,7 @@ use crate::{
     signer::Assigned,
     sys::{AtomicWriter, CurrentSet, TargetPath, VolumeDir},
     trust::{LiveRoot, RecoveredTrust},
-    volume::{RecordState, VolumeRecord, VolumeSpec},
+    volume::{RecordState, Taint, VolumeRecord, VolumeSpec},
 };
 
 /// Overdue renewals are spread over this much, or a quarter of what is left if that is less.
@@ -103,12 +103,19 @@ impl NodeGround {
         let mut found = Found { bundle: None, until: SystemTime::UNIX_EPOCH };
         if let (Some(set), Some(spec)) = (&set, &work.spec)
             && let Some(svid) = store::read_svid(set, &spec.files)
-            // Another one was not put there by the driver: it is replaced.
-            && *svid.x509.id() == record.spiffe_id
         {
             found.bundle = self.bundle_of(set, Some(&record.spiffe_id), &record.bundles);
             found.until = svid.x509.not_after().min(now + self.limits.max_ttl);
-            work.svid = Some(svid);
+            let bundle = found.bundle.as_ref();
+            // Policy may have assigned another identity just before a crash. What no CA of ours
+            // signed was not put there by the driver, and is replaced.
+            if *svid.x509.id() == record.spiffe_id
+                || bundle.is_some_and(|bundle| svid.x509.verify_chain(bundle, now).is_ok())
+            {
+                // Of the SVID that it was written beside, and not of the next.
+                work.taint = record.taint.filter(|_| serial_of(&record) == svid.x509.serial_hex());
+                work.svid = Some(svid);
+            }
         }
         // Live without a set is an unpublish that was interrupted.
         if record.state == RecordState::Live && set.is_some() {
@@ -190,6 +197,10 @@ impl NodeGround {
     }
 }
 
+fn serial_of(record: &VolumeRecord) -> &str {
+    record.serial.as_deref().unwrap_or_default()
+}
+
 /// What one volume tells of the trust bundle.
 struct Found {
     bundle: Option<TrustBundle>,
@@ -255,7 +266,9 @@ impl Node {
                 rewritten += usize::from(self.refresh(&volume, &mut work));
                 // A set that did not get the current bundle is tried again at once.
                 let at = match &work.svid {
-                    Some(svid) if work.bundles.is_some() => self.resume_at(&volume, svid, now),
+                    Some(svid) if work.bundles.is_some() => {
+                        self.resume_at(&volume, svid, work.taint, now)
+                    }
                     _ => now,
                 };
                 self.rotator.schedule(volume.id.clone(), at);
@@ -304,8 +317,14 @@ impl Node {
         }
     }
 
-    fn resume_at(&self, volume: &Volume, svid: &Svid, now: SystemTime) -> SystemTime {
-        let at = volume.renew_at(&svid.x509);
+    fn resume_at(
+        &self,
+        volume: &Volume,
+        svid: &Svid,
+        taint: Option<Taint>,
+        now: SystemTime,
+    ) -> SystemTime {
+        let at = volume.renew_at(&svid.x509, taint);
         if now < svid.x509.not_before() {
             return now;
         }

@@ -40,7 +40,7 @@ impl Node {
         let next = match self.tend_locked(&volume, &mut work, &id, due).await {
             Ok(()) => {
                 let svid = work.svid.as_ref()?;
-                Some(volume.next_look(&svid.x509, began))
+                Some(volume.next_look(&svid.x509, work.taint, began))
             }
             Err(error) => Some(self.note_failure(&volume, &mut work, &id, &error)),
         };
@@ -56,6 +56,7 @@ impl Node {
         due: SystemTime,
     ) -> Result<(), NodeError> {
         let now = self.clock.now();
+        let news = self.mark_taint(work, now);
         let Some(bundles) = self.issuer.bundles.current() else {
             // Nobody to trust, so nobody signs; the signer says why.
             return self.renew(volume, work).await;
@@ -63,13 +64,14 @@ impl Node {
         let current = work.bundles.as_ref().is_some_and(|held| *held == bundles);
         let keep = work.svid.clone().filter(|svid| {
             // A clock that was set back makes an SVID that nobody takes yet.
-            let fresh = now >= svid.x509.not_before() && now < volume.renew_at(&svid.x509);
+            let fresh =
+                now >= svid.x509.not_before() && now < volume.renew_at(&svid.x509, work.taint);
             // A bundle that doesn't know the SVID's CA must not stand beside it (invariant 2).
             fresh && (current || self.verifies(svid, id, &bundles, now))
         });
         match keep {
-            Some(_) if current && work.last_error.is_none() => Ok(()),
-            // The set was swapped in, but its record could not be written.
+            Some(_) if current && work.last_error.is_none() && !news => Ok(()),
+            // The record lags behind: it could not be written, or the SVID is tainted now.
             Some(_) if current => {
                 work.succeeded();
                 block_in_place(|| self.note(volume, work, id))
@@ -218,7 +220,8 @@ impl Node {
             .write(&files, &ownership, self.clock.now())
             .map_err(NodeError::io("write the set of", volume.target.path()))?;
         work.vouched = digest.into_iter().collect();
-        work.svid = Some(svid);
+        let before = work.svid.replace(svid);
+        self.mark_taint_of_next(work, before.as_ref(), self.clock.now());
         work.bundles = Some(bundles);
         work.succeeded();
         self.places.write_record(&dir, volume, work, RecordState::Live, id)

@@ -14,7 +14,7 @@ use crate::{
     signer::Assigned,
     sys::TargetPath,
     trust::TrustBundles,
-    volume::{LastError, VolumeContext, VolumeId, VolumeSpec},
+    volume::{LastError, Taint, VolumeContext, VolumeId, VolumeSpec},
 };
 
 /// No volume is renewed again sooner than this.
@@ -51,6 +51,8 @@ pub(super) struct Work {
     pub(super) bundles: Option<Arc<TrustBundles>>,
     /// SHA-256 of each `bundle.json` that the record on the volume vouches for.
     pub(super) vouched: Vec<String>,
+    /// Set while the SVID is under a CA key that is believed stolen.
+    pub(super) taint: Option<Taint>,
     /// Failed renewals in a row.
     pub(super) failures: u32,
     pub(super) last_error: Option<LastError>,
@@ -89,6 +91,7 @@ pub(super) struct Status {
     pub(super) live: bool,
     pub(super) not_after: Option<SystemTime>,
     pub(super) last_error: Option<LastError>,
+    pub(super) tainted: bool,
 }
 
 // === impl Volume ===
@@ -146,16 +149,27 @@ impl Volume {
     }
 
     /// When this SVID in this volume is to be renewed: the same after every restart (invariant 9).
-    pub(super) fn renew_at(&self, svid: &X509Svid) -> SystemTime {
+    pub(super) fn renew_at(&self, svid: &X509Svid, taint: Option<Taint>) -> SystemTime {
         let seed = self.id.renewal_seed(svid.serial_hex());
-        RenewalPolicy::renew_at(svid.not_before(), svid.not_after(), &seed)
+        let (start, end) = (svid.not_before(), svid.not_after());
+        match taint {
+            Some(Taint { since, round }) => {
+                RenewalPolicy::tainted_at(since, round, start, end, &seed)
+            }
+            None => RenewalPolicy::renew_at(start, end, &seed),
+        }
     }
 
     /// When to look at the volume after this SVID was put in place by work that began then. An
     /// issuer that is about to end gives ever shorter lives: without a floor, their renewals would
     /// never stop.
-    pub(super) fn next_look(&self, svid: &X509Svid, began: SystemTime) -> SystemTime {
-        let at = self.renew_at(svid);
+    pub(super) fn next_look(
+        &self,
+        svid: &X509Svid,
+        taint: Option<Taint>,
+        began: SystemTime,
+    ) -> SystemTime {
+        let at = self.renew_at(svid, taint);
         // One that is not due yet never waits for the floor: it may be its last seconds.
         if at > began { at } else { began + SOONEST }
     }
@@ -185,6 +199,7 @@ impl Default for Work {
             svid: None,
             bundles: None,
             vouched: Vec::new(),
+            taint: None,
             failures: 0,
             last_error: None,
         }
@@ -197,6 +212,7 @@ impl Work {
             live: self.phase == Phase::Live,
             not_after: self.svid.as_ref().map(|svid| svid.x509.not_after()),
             last_error: self.last_error.clone(),
+            tainted: self.taint.is_some(),
         }
     }
 
@@ -254,11 +270,11 @@ mod tests {
         let volume = Volume::new("csi-1".parse().unwrap(), target.unwrap());
 
         let svid = issue(Duration::from_secs(10));
-        let renew_at = volume.renew_at(&svid);
+        let renew_at = volume.renew_at(&svid, None);
         let late = renew_at - Duration::from_millis(1);
-        assert_eq!(volume.next_look(&svid, start), renew_at);
-        assert_eq!(volume.next_look(&svid, late), renew_at);
+        assert_eq!(volume.next_look(&svid, None, start), renew_at);
+        assert_eq!(volume.next_look(&svid, None, late), renew_at);
         // As from an issuer about to end: due as soon as it was made.
-        assert_eq!(volume.next_look(&svid, renew_at), renew_at + SOONEST);
+        assert_eq!(volume.next_look(&svid, None, renew_at), renew_at + SOONEST);
     }
 }

@@ -29,6 +29,7 @@ struct Parsed {
     issuer: String,
     issuer_der: Vec<u8>,
     subject_key_id: Option<Vec<u8>>,
+    authority_key_id: Option<Vec<u8>>,
     basic_constraints: Option<BasicConstraints>,
     key_usage: Option<KeyUsage>,
     extended_key_usage: Option<ExtendedKeyUsage>,
@@ -179,6 +180,11 @@ impl Certificate {
         self.0.subject_key_id.as_deref()
     }
 
+    /// authorityKeyIdentifier, lowercase hexadecimal: the subjectKeyIdentifier of whoever signed it.
+    pub fn authority_key_id_hex(&self) -> Option<String> {
+        self.0.authority_key_id.as_deref().map(hex)
+    }
+
     /// keyUsage, if present.
     pub fn key_usage(&self) -> Option<KeyUsage> {
         self.0.key_usage
@@ -322,6 +328,7 @@ impl Parsed {
             issuer: printable(&parsed.issuer().to_string()),
             issuer_der: parsed.issuer().as_raw().to_vec(),
             subject_key_id: None,
+            authority_key_id: None,
             basic_constraints: None,
             key_usage: None,
             extended_key_usage: None,
@@ -395,6 +402,9 @@ impl Parsed {
             }
             ParsedExtension::SubjectKeyIdentifier(id) => {
                 self.subject_key_id = Some(id.0.to_vec());
+            }
+            ParsedExtension::AuthorityKeyIdentifier(id) => {
+                self.authority_key_id = id.key_identifier.as_ref().map(|id| id.0.to_vec());
             }
             _ => {}
         }

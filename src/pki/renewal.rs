@@ -19,6 +19,23 @@ impl RenewalPolicy {
         not_before + lifetime.mul_f64(0.5 + Self::fraction(seed) / 6.0)
     }
 
+    /// When an SVID under a CA key that is believed stolen is renewed, if that is before
+    /// [`Self::renew_at`]: spread over a tenth of its lifetime from when this became known. After
+    /// `round` SVIDs in a row that were under such a key, the wait doubles each time: whoever signs
+    /// has not heard of it.
+    pub fn tainted_at(
+        since: SystemTime,
+        round: u32,
+        not_before: SystemTime,
+        not_after: SystemTime,
+        seed: &[u8],
+    ) -> SystemTime {
+        let lifetime = not_after.duration_since(not_before).unwrap_or_default();
+        let tenths = f64::from((1_u32 << round.min(4)) - 1) + Self::fraction(seed);
+        let at = since + lifetime.mul_f64(tenths / 10.0);
+        at.min(Self::renew_at(not_before, not_after, seed))
+    }
+
     /// A number in [0, 1) that only the seed decides.
     pub fn fraction(seed: &[u8]) -> f64 {
         let hash = digest(&SHA256, seed);
@@ -72,6 +89,26 @@ mod tests {
             let after = at.duration_since(start).unwrap();
             prop_assert!(after >= lifetime / 2);
             prop_assert!(after <= lifetime * 2 / 3 + Duration::from_micros(1));
+        }
+
+        // Invariant 9, also when a CA's key is stolen.
+        #[test]
+        fn a_tainted_svid_is_renewed_within_a_tenth_and_ever_later_if_that_does_not_help(
+            known in 0u64..7_200, round in 0u32..100, lifetime in 10u64..100_000,
+            seed in any::<[u8; 8]>(),
+        ) {
+            let (start, lifetime) = (SystemTime::UNIX_EPOCH, Duration::from_secs(lifetime));
+            let since = start + Duration::from_secs(known);
+            let at = |round| {
+                RenewalPolicy::tainted_at(since, round, start, start + lifetime, &seed)
+            };
+            let latest = RenewalPolicy::renew_at(start, start + lifetime, &seed);
+            prop_assert!(at(0) <= since + lifetime / 10);
+            prop_assert!(at(round) <= latest);
+            prop_assert!(at(round) == latest || at(round) >= since);
+            // From the second on, there is always a pause.
+            prop_assert!(round == 0 || at(round) == latest || at(round) >= since + lifetime / 10);
+            prop_assert_eq!(at(round.max(4)), latest);
         }
 
         #[test]

@@ -1,9 +1,22 @@
 //! What the node trusts now: one watch channel that every volume follows.
 
-use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
+mod merge;
+mod published;
+mod store;
+mod tainted;
+#[cfg(test)]
+mod tests;
 
-use tokio::sync::watch;
+use std::{collections::BTreeMap, time::SystemTime};
 
+use async_trait::async_trait;
+use tokio_util::sync::CancellationToken;
+
+pub use self::{
+    published::{PublishedError, PublishedTrust},
+    store::BundleStore,
+    tainted::TaintedKeys,
+};
 use crate::{
     id::TrustDomain,
     pki::{Certificate, TrustBundle},
@@ -19,10 +32,16 @@ pub struct TrustBundles {
     pub federated: BTreeMap<TrustDomain, TrustBundle>,
 }
 
-/// Holds the newest [`TrustBundles`] and tells everyone of a change. Sources publish to it; before
-/// the first one there is nobody to trust, and nothing can be signed.
-#[derive(Debug, Default)]
-pub struct BundleStore(watch::Sender<Option<Arc<TrustBundles>>>);
+/// Where the own trust domain's bundle comes from.
+#[async_trait]
+pub trait BundleSource: Send + Sync + 'static {
+    /// Publishes what it finds, and every change of it, to the [`BundleStore`] that it was made
+    /// with, until `stop`. What can't be used is refused, and the last good bundle stands.
+    async fn follow(&self, stop: CancellationToken);
+
+    /// How often something was refused.
+    fn refused(&self) -> u64;
+}
 
 /// A root that something alive was signed under, as found in a volume.
 #[derive(Clone, Debug)]
@@ -48,37 +67,5 @@ impl TrustBundles {
     /// Bundles of a trust domain that federates with nobody.
     pub fn own(own: TrustBundle) -> Self {
         Self { own, federated: BTreeMap::new() }
-    }
-}
-
-// === impl BundleStore ===
-
-impl BundleStore {
-    /// A store that begins with these bundles.
-    pub fn new(bundles: TrustBundles) -> Self {
-        Self(watch::Sender::new(Some(Arc::new(bundles))))
-    }
-
-    /// The newest bundles.
-    pub fn current(&self) -> Option<Arc<TrustBundles>> {
-        self.0.borrow().clone()
-    }
-
-    /// Follows every change from now on.
-    pub fn subscribe(&self) -> watch::Receiver<Option<Arc<TrustBundles>>> {
-        self.0.subscribe()
-    }
-
-    /// Replaces the own trust domain's bundle. Equal bundles wake nobody.
-    pub fn publish_own(&self, own: TrustBundle) {
-        self.0.send_if_modified(|current| {
-            let federated = match current {
-                Some(current) if current.own == own => return false,
-                Some(current) => current.federated.clone(),
-                None => BTreeMap::new(),
-            };
-            *current = Some(Arc::new(TrustBundles { own, federated }));
-            true
-        });
     }
 }

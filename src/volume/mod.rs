@@ -17,5 +17,5 @@ pub use context::VolumeContext;
 pub use id::{VolumeId, VolumeIdError};
 pub use layout::{FileNames, Layout};
 pub use pod::PodInfo;
-pub use record::{LastError, RECORD_FILE, RecordError, RecordState, VolumeRecord};
+pub use record::{LastError, RECORD_FILE, RecordError, RecordState, Taint, VolumeRecord};
 pub use spec::{Limits, VolumeSpec};

@@ -66,12 +66,26 @@ pub struct VolumeRecord {
     /// not written by the driver. Two while a new one is being swapped in.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub bundles: Vec<String>,
+    /// Set while the current leaf is under a CA key that is believed stolen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub taint: Option<Taint>,
     /// Why the last attempt to renew failed; gone after one that succeeded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_error: Option<LastError>,
     /// Whether the volume's pages never go to swap.
     #[serde(default)]
     pub noswap: bool,
+}
+
+/// The current leaf is under a CA key that is believed stolen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Taint {
+    /// When this node learned of it.
+    #[serde(with = "timestamp::required")]
+    pub since: SystemTime,
+    /// How many leaves in a row before this one were, too.
+    #[serde(default)]
+    pub round: u32,
 }
 
 /// A failed attempt.

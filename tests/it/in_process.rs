@@ -40,7 +40,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 
 /// The machine's clock, shifted; tells someone when it is next asked.
 #[derive(Default)]
-struct TestClock {
+pub struct TestClock {
     ahead: Mutex<Duration>,
     once: Mutex<Option<Box<dyn FnOnce() + Send>>>,
 }
@@ -55,13 +55,13 @@ struct TestSigner {
 }
 
 /// A machine: what survives a process.
-struct Machine {
+pub struct Machine {
     root: TempDir,
-    clock: Arc<TestClock>,
+    pub clock: Arc<TestClock>,
 }
 
 /// A process on it.
-struct Plugin {
+pub struct Plugin {
     node: Arc<Node>,
     _tasks: JoinSet<()>,
 }
@@ -69,7 +69,7 @@ struct Plugin {
 // === impl TestClock ===
 
 impl TestClock {
-    fn set_ahead(&self, by: Duration) {
+    pub fn set_ahead(&self, by: Duration) {
         *self.ahead.lock().unwrap() = by;
     }
 }
@@ -129,7 +129,7 @@ impl Drop for Machine {
 }
 
 impl Machine {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let root = tempfile::tempdir().unwrap();
         fs::create_dir_all(root.path().join("kubelet/pods")).unwrap();
         Self { root, clock: Arc::default() }
@@ -139,7 +139,7 @@ impl Machine {
         self.root.path().join("kubelet")
     }
 
-    fn target(&self, pod: &Pod) -> PathBuf {
+    pub fn target(&self, pod: &Pod) -> PathBuf {
         let (uid, volume) = (&pod.uid, &pod.volume);
         let relative = format!("pods/{uid}/volumes/kubernetes.io~csi/{volume}/mount");
         self.kubelet().join(relative)
@@ -159,7 +159,7 @@ impl Machine {
         (ground, recovered)
     }
 
-    fn start(&self, signer: Arc<dyn Signer>, store: Arc<BundleStore>) -> Plugin {
+    pub fn start(&self, signer: Arc<dyn Signer>, store: Arc<BundleStore>) -> Plugin {
         let (ground, recovered) = self.look_around(TRUST_DOMAIN);
         let (node, inbox) = ground.with_signer(signer, store, self.clock.clone());
         node.take_over(recovered);
@@ -168,7 +168,7 @@ impl Machine {
         Plugin { node, _tasks: tasks }
     }
 
-    async fn publish(&self, plugin: &Plugin, pod: &Pod) {
+    pub async fn publish(&self, plugin: &Plugin, pod: &Pod) {
         let target = self.target(pod);
         fs::create_dir_all(target.parent().unwrap()).unwrap();
         let request = PublishRequest {
@@ -180,7 +180,7 @@ impl Machine {
         plugin.node.publish(request).await.unwrap();
     }
 
-    fn set(&self, pod: &Pod) -> Set {
+    pub fn set(&self, pod: &Pod) -> Set {
         Set::read(&self.target(pod)).unwrap()
     }
 
@@ -219,7 +219,7 @@ impl Plugin {
     }
 }
 
-fn authority(made: SystemTime) -> Authority {
+pub fn authority(made: SystemTime) -> Authority {
     let domain: TrustDomain = TRUST_DOMAIN.parse().unwrap();
     Authority::create(&domain, KeyAlgorithm::EcdsaP256, HOUR * 2_400, made).unwrap()
 }

@@ -29,6 +29,7 @@ mod reader;
 mod recovery;
 mod sanity;
 mod steps;
+mod taint;
 mod tampered;
 mod volume;
 mod volume_reference;

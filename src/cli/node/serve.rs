@@ -27,6 +27,7 @@ use crate::{
     node::{Node, NodeConfig, NodeGround, RecordKey, RotatorInbox, metrics::Metrics},
     signer::local::LocalSigner,
     sys::{DirLock, KubeletDir, LinuxMounter},
+    trust::BundleSource,
 };
 
 /// How long publishes under way may take at the end.
@@ -195,7 +196,7 @@ async fn start(settings: Settings) -> Result<Started> {
             let (node, signer) = (node.clone(), signer.clone());
             Box::new(move || {
                 node.refresh_metrics();
-                metrics.ca_reload_failures.set(signer.reload_failures() as i64);
+                metrics.ca_reload_failures.set(signer.refused() as i64);
                 metrics.encode().unwrap_or_default()
             })
         },

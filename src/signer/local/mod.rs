@@ -28,7 +28,7 @@ use crate::{
     clock::Clock,
     id::TrustDomain,
     pki::{BundleError, Certificate, TrustBundle, X509Svid},
-    trust::{BundleStore, RecoveredTrust},
+    trust::{BundleSource, BundleStore, RecoveredTrust},
 };
 
 /// How often the directory is looked at. A mounted Secret changes by a symlink swap that a file
@@ -70,6 +70,8 @@ struct State {
     /// Why the files on disk now can't be used.
     broken: Option<String>,
     reload_failures: u64,
+    /// The bundle that this CA published last. The store's may have others' roots besides.
+    published: Option<TrustBundle>,
 }
 
 // === impl LocalSigner ===
@@ -106,32 +108,16 @@ impl LocalSigner {
         let reload_failures = u64::from(broken.is_some());
         let rollover = Rollover::new(active, live, propagation, now);
         let bundles = Arc::default();
-        let state = Mutex::new(State { rollover, files, broken, reload_failures });
+        let state = State { rollover, files, broken, reload_failures, published: bundle };
+        let state = Mutex::new(state);
         let signer = Self { directory, create, trust_domain, clock, bundles, state };
-        signer.publish(&signer.lock().rollover, bundle.as_ref(), now);
+        signer.publish(&mut signer.lock(), now);
         signer
     }
 
     /// The bundles it publishes to.
     pub fn bundles(&self) -> Arc<BundleStore> {
         self.bundles.clone()
-    }
-
-    /// How often what is in the directory could not be used.
-    pub fn reload_failures(&self) -> u64 {
-        self.lock().reload_failures
-    }
-
-    /// Follows the directory and the clock until `stop`.
-    pub async fn follow(&self, stop: CancellationToken) {
-        loop {
-            self.poll();
-            let ready = self.lock().rollover.can_sign(self.clock.now());
-            tokio::select! {
-                () = stop.cancelled() => return,
-                () = sleep(if ready { POLL } else { URGENT_POLL }) => {}
-            }
-        }
     }
 
     /// Looks once. The CA in memory goes on whatever is found.
@@ -176,17 +162,19 @@ impl LocalSigner {
             let certificate = active.map(|active| active.certificate().sha256());
             info!(certificate, "the CA or its roots changed");
         }
-        let current = self.bundles.current();
-        self.publish(&state.rollover, current.as_ref().map(|current| &current.own), now);
+        self.publish(&mut state, now);
     }
 
-    fn publish(&self, rollover: &Rollover, last: Option<&TrustBundle>, now: SystemTime) {
-        let roots = rollover.roots();
+    fn publish(&self, state: &mut State, now: SystemTime) {
+        let roots = state.rollover.roots();
         if roots.is_empty() {
             return;
         }
-        match bundle(&self.trust_domain, roots, last, now) {
-            Ok(next) => self.bundles.publish_own(next),
+        match bundle(&self.trust_domain, roots, state.published.as_ref(), now) {
+            Ok(next) => {
+                state.published = Some(next.clone());
+                self.bundles.publish_own(next);
+            }
             Err(error) => warn!(%error, "the bundle stays as it is"),
         }
     }
@@ -240,6 +228,25 @@ fn bundle(
     };
     let bundle = TrustBundle::new(domain.clone(), roots)?;
     Ok(bundle.with_sequence(Some(sequence)).with_refresh_hint(Some(REFRESH_HINT)))
+}
+
+#[async_trait]
+impl BundleSource for LocalSigner {
+    /// Follows the directory and the clock.
+    async fn follow(&self, stop: CancellationToken) {
+        loop {
+            self.poll();
+            let ready = self.lock().rollover.can_sign(self.clock.now());
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = sleep(if ready { POLL } else { URGENT_POLL }) => {}
+            }
+        }
+    }
+
+    fn refused(&self) -> u64 {
+        self.lock().reload_failures
+    }
 }
 
 #[async_trait]

@@ -110,7 +110,7 @@ fn roots(signer: &LocalSigner) -> Vec<Certificate> {
 /// Why nothing is signed after a start with these files.
 fn refusal(directory: &Path, clock: &Arc<TestClock>) -> String {
     let signer = open(directory, false, clock);
-    assert!(signer.bundles().current().is_none() && signer.reload_failures() == 1);
+    assert!(signer.bundles().current().is_none() && signer.refused() == 1);
     let error = signer.status().ready.unwrap_err();
     assert_eq!(error.class(), Class::Unavailable, "pods wait for it");
     error.to_string()
@@ -286,12 +286,12 @@ async fn a_mounted_secret_serves_and_its_swap_is_followed() {
     clock.forward(PROPAGATION);
     signer.poll();
     assert_eq!(signed_by(&signer, &clock).await, new.roots()[0]);
-    assert_eq!(signer.reload_failures(), 0);
+    assert_eq!(signer.refused(), 0);
 
     // Deleted: kubelet empties the directory.
     secret.set(None);
     signer.poll();
-    assert_eq!(signer.reload_failures(), 1);
+    assert_eq!(signer.refused(), 1);
     signer.status().ready.unwrap();
     assert_eq!(signed_by(&signer, &clock).await, new.roots()[0]);
     secret.set(Some(&new));
@@ -366,13 +366,13 @@ async fn garbage_in_the_directory_does_not_stop_the_ca_in_memory() {
     fs::write(root.path().join("tls.crt"), new.certificate_pem()).unwrap();
     signer.poll();
     signer.poll();
-    assert_eq!(signer.reload_failures(), 1, "a state is counted once, however long it lasts");
+    assert_eq!(signer.refused(), 1, "a state is counted once, however long it lasts");
     fs::write(root.path().join("tls.crt"), "garbage").unwrap();
     signer.poll();
     fs::remove_file(root.path().join("tls.crt")).unwrap();
     fs::remove_file(root.path().join("tls.key")).unwrap();
     signer.poll();
-    assert_eq!(signer.reload_failures(), 3);
+    assert_eq!(signer.refused(), 3);
     assert_eq!(signed_by(&signer, &clock).await, old.roots()[0]);
     assert_eq!(roots(&signer), [old.roots()[0].clone()]);
 

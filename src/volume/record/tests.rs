@@ -33,6 +33,7 @@ fn record() -> VolumeRecord {
         not_after: Some(at(1_800_003_600)),
         renew_at: Some(at(1_800_002_000) + Duration::from_nanos(123_456_789)),
         bundles: vec!["ab".repeat(32)],
+        taint: Some(Taint { since: at(1_800_001_500), round: 1 }),
         last_error: Some(LastError::new(at(1_800_001_000), Class::Unavailable, "the CA is away")),
         noswap: true,
     }
@@ -51,6 +52,7 @@ fn a_record_survives_json() {
     pending.renew_at = None;
     pending.last_error = None;
     pending.bundles = Vec::new();
+    pending.taint = None;
     for record in [record(), pending] {
         let json = record.to_json().unwrap();
         assert_eq!(VolumeRecord::from_json(&json).unwrap(), record);

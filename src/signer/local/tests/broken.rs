@@ -44,7 +44,7 @@ async fn a_ca_that_comes_later_signs_as_soon_as_it_is_good() {
     fs::write(root.path().join("tls.crt"), ca.certificate_pem()).unwrap();
     signer.poll();
     assert!(obstacle(&signer).await.contains("tls.key does not belong"));
-    assert_eq!(signer.reload_failures(), 3, "each reason once");
+    assert_eq!(signer.refused(), 3, "each reason once");
     assert!(signer.bundles().current().is_none());
 
     put(root.path(), &ca);

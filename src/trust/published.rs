@@ -1,0 +1,90 @@
+//! What the controller publishes for every node, as it is read.
+
+use super::TaintedKeys;
+use crate::{
+    id::TrustDomain,
+    pki::{BundleError, TrustBundle},
+};
+
+/// The API server has this limit for a whole ConfigMap.
+const MAX_SIZE: usize = 1 << 20;
+
+/// The trust that the controller publishes, all of it good.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PublishedTrust {
+    /// Has a sequence number.
+    pub bundle: TrustBundle,
+    /// The CA keys that are believed stolen.
+    pub tainted: TaintedKeys,
+}
+
+/// Why what is published is not taken; what was taken before stands.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PublishedError {
+    /// It isn't there.
+    #[error("it has no bundle.json")]
+    NoBundle,
+    /// It is longer than a ConfigMap.
+    #[error("it has {0} bytes, more than a ConfigMap can have")]
+    TooLarge(usize),
+    /// The bundle is no bundle.
+    #[error("bundle.json: {0}")]
+    Bundle(#[from] BundleError),
+    /// Nobody could tell whether it is newer.
+    #[error("bundle.json has no spiffe_sequence, so that nobody can tell whether it is newer")]
+    NoSequence,
+    /// A line is no key identifier.
+    #[error("tainted: {0:?} is not a key identifier in hexadecimal")]
+    KeyId(String),
+    /// A list that grew by accident.
+    #[error("tainted: more than {0} keys")]
+    TooManyKeys(usize),
+    /// It was replaced by what was there before.
+    #[error(
+        "its spiffe_sequence is {found}, and {held} was seen before: an older one was put back"
+    )]
+    Older {
+        /// What it has.
+        found: u64,
+        /// What was seen.
+        held: u64,
+    },
+    /// It changed, and doesn't say so.
+    #[error("its roots are others than before, under the same spiffe_sequence {0}")]
+    SameSequence(u64),
+}
+
+// === impl PublishedTrust ===
+
+impl PublishedTrust {
+    /// Reads what may be anything.
+    pub fn parse(
+        trust_domain: &TrustDomain,
+        bundle: Option<&str>,
+        tainted: Option<&str>,
+    ) -> Result<Self, PublishedError> {
+        let (bundle, tainted) = (bundle.ok_or(PublishedError::NoBundle)?, tainted.unwrap_or(""));
+        let size = bundle.len() + tainted.len();
+        if size > MAX_SIZE {
+            return Err(PublishedError::TooLarge(size));
+        }
+        let bundle = TrustBundle::from_jwks(trust_domain.clone(), bundle.as_bytes())?;
+        if bundle.sequence().is_none() {
+            return Err(PublishedError::NoSequence);
+        }
+        Ok(Self { bundle, tainted: TaintedKeys::parse(tainted)? })
+    }
+
+    /// Whether it may take the place of `held`, from the same source.
+    pub(super) fn check_against(&self, held: &TrustBundle) -> Result<(), PublishedError> {
+        let (found, before) = (self.bundle.sequence(), held.sequence());
+        let (found, before) = (found.unwrap_or_default(), before.unwrap_or_default());
+        if found < before {
+            return Err(PublishedError::Older { found, held: before });
+        }
+        if found == before && self.bundle.x509_authorities() != held.x509_authorities() {
+            return Err(PublishedError::SameSequence(found));
+        }
+        Ok(())
+    }
+}
