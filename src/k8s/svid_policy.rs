@@ -79,8 +79,8 @@ pub struct SvidPolicySpec {
         extend("x-kubernetes-list-type" = "set")
     )]
     pub federates_with: Vec<String>,
-    /// CEL expressions, all of which must be true. They see `pod`, `serviceAccount`, `namespace`,
-    /// `node` and `request`, and nothing that a node can write.
+    /// CEL expressions, all of which must be true. They see `pod`, `serviceAccount`,
+    /// `namespaceObject`, `node` and `request`, and nothing that a node can write.
     #[schemars(
         length(max = 16),
         extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"])

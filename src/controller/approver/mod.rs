@@ -1,8 +1,13 @@
 //! The decision on a request (DESIGN.md §5): pure, so that a table can test it.
 
+mod grant;
 mod policy;
 mod reason;
+mod rule;
 mod selector;
+mod what;
+mod who;
+mod whom;
 
 use std::time::{Duration, SystemTime};
 
@@ -77,6 +82,21 @@ pub struct Grant {
     pub federates_with: Vec<TrustDomain>,
     /// The request, checked.
     pub csr: Csr,
+}
+
+/// Decides. The same question always has the same answer.
+pub fn decide(question: &Question<'_>) -> Decision {
+    match grant(question) {
+        Ok(grant) => Decision::Approve(Box::new(grant)),
+        Err(denial) => Decision::Deny(denial),
+    }
+}
+
+fn grant(question: &Question<'_>) -> Result<Grant, Denial> {
+    let requester = who::check(question)?;
+    let subject = whom::check(question, &requester)?;
+    let wish = what::check(question)?;
+    grant::check(question, &subject, wish)
 }
 
 // === impl Grant ===

@@ -2,7 +2,7 @@
 
 use std::{cmp::Reverse, sync::Arc, time::Duration};
 
-use super::selector::Selector;
+use super::{rule::Rule, selector::Selector};
 use crate::{
     id::{DnsTemplate, IdTemplate, TrustDomain},
     k8s::{NamespaceFacts, PodFacts, PolicyFacts, SvidPolicySpec},
@@ -31,6 +31,7 @@ pub(super) struct Terms {
     pub(super) key_algorithms: Vec<KeyAlgorithm>,
     pub(super) dns_names: Vec<DnsTemplate>,
     pub(super) federates_with: Vec<TrustDomain>,
+    pub(super) rules: Vec<Rule>,
 }
 
 /// What is wrong with a policy.
@@ -165,6 +166,7 @@ impl Terms {
             key_algorithms,
             dns_names: each("InvalidDNSName", "dnsNames", &spec.dns_names)?,
             federates_with: each("InvalidTrustDomain", "federatesWith", &spec.federates_with)?,
+            rules: spec.rules.iter().map(Rule::compile).collect::<Result<_, _>>()?,
         })
     }
 }

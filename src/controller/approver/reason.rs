@@ -155,19 +155,29 @@ reasons! {
     RuleFailed rests on Policies Pod Namespace ServiceAccount Node;
 }
 
+/// Names in it may be as long as their writers like.
+fn cut(mut message: String) -> String {
+    const MAX: usize = 1024;
+    if let Some((end, _)) = message.char_indices().nth(MAX) {
+        message.truncate(end);
+        message.push('…');
+    }
+    message
+}
+
 // === impl Denial ===
 
 impl Denial {
     /// A refusal for this reason.
     pub fn new(reason: ReasonCode, message: impl Into<String>) -> Self {
-        Self { reason, message: message.into(), identity_is: None }
+        Self { reason, message: cut(message.into()), identity_is: None }
     }
 
     /// Refused, because the pod may have something else.
     pub fn identity_is(identity: IdentityIs, message: impl Into<String>) -> Self {
         Self {
             reason: ReasonCode::IdentityIs,
-            message: message.into(),
+            message: cut(message.into()),
             identity_is: Some(identity),
         }
     }

@@ -1,0 +1,153 @@
+//! What policy makes of it: the identity, the lifetime, the names, and the rules.
+
+use std::time::Duration;
+
+use super::{
+    Denial, Grant, Policy, Question, ReasonCode,
+    policy::{MIN_TTL, Terms},
+    rule::{self, Asked},
+    what::Wish,
+    whom::Subject,
+};
+use crate::{
+    id::SpiffeId,
+    k8s::IdentityIs,
+    pki::{DnsName, KeyAlgorithm},
+    volume::duration,
+};
+
+/// Decides by the one policy that applies.
+pub(super) fn check(
+    question: &Question<'_>,
+    subject: &Subject<'_>,
+    wish: Wish,
+) -> Result<Grant, Denial> {
+    let policy = applying(question, subject)?;
+    let name = policy.name();
+    let terms = policy.terms().map_err(|problem| {
+        Denial::new(
+            ReasonCode::PolicyInvalid,
+            format!("the policy {name} applies and is invalid: {problem}"),
+        )
+    })?;
+    let id = identity(question, subject, name, terms)?;
+    let ttl = lifetime(name, terms, &wish)?;
+    let key = key_algorithm(name, terms, &wish)?;
+    let dns_names = dns_names(question, subject, name, terms, wish.dns_names)?;
+    // Before the rules: they are to judge what is going to be asked for, not what was supposed.
+    if *wish.csr.id() != id || wish.key != key {
+        let message = format!(
+            "the policy {name} gives {id} and a key of {key}; the request is for {} with {}",
+            wish.csr.id(),
+            wish.key
+        );
+        return Err(Denial::identity_is(IdentityIs { id, key_algorithm: key }, message));
+    }
+    let asked = Asked { id: &id, ttl, key, dns_names: &dns_names };
+    rule::check(name, &terms.rules, subject, &asked)?;
+    Ok(Grant {
+        policy: name.to_owned(),
+        id,
+        ttl,
+        dns_names,
+        federates_with: terms.federates_with.clone(),
+        csr: wish.csr,
+    })
+}
+
+fn applying<'a>(question: &Question<'a>, subject: &Subject<'_>) -> Result<&'a Policy, Denial> {
+    question.policies.applying(subject.pod, subject.namespace).ok_or_else(|| {
+        Denial::new(
+            ReasonCode::NoPolicy,
+            format!(
+                "no SvidPolicy matches the pod {}; `svid-csi policy test` shows why",
+                subject.pod.object_name()
+            ),
+        )
+    })
+}
+
+fn identity(
+    question: &Question<'_>,
+    subject: &Subject<'_>,
+    policy: &str,
+    terms: &Terms,
+) -> Result<SpiffeId, Denial> {
+    let own = &question.settings.trust_domain;
+    terms.id.render(own, &subject.template_input()).map_err(|error| {
+        Denial::new(
+            ReasonCode::NoIdentity,
+            format!("the policy {policy} gives this pod no legal ID by {}: {error}", terms.id),
+        )
+    })
+}
+
+/// What isn't asked for is the policy's default, which is never above its limit.
+fn lifetime(policy: &str, terms: &Terms, wish: &Wish) -> Result<Duration, Denial> {
+    let Some(ttl) = wish.ttl else { return Ok(terms.default_ttl) };
+    match (MIN_TTL..=terms.max_ttl).contains(&ttl) {
+        true => Ok(ttl),
+        false => Err(Denial::new(
+            ReasonCode::TtlNotAllowed,
+            format!(
+                "the pod asks for a lifetime of {}; the policy {policy} allows {} to {}",
+                duration::format(ttl),
+                duration::format(MIN_TTL),
+                duration::format(terms.max_ttl)
+            ),
+        )),
+    }
+}
+
+/// What isn't asked for is the policy's first.
+fn key_algorithm(policy: &str, terms: &Terms, wish: &Wish) -> Result<KeyAlgorithm, Denial> {
+    let allowed = &terms.key_algorithms;
+    match allowed.first() {
+        Some(first) if !wish.explicit_key => Ok(*first),
+        _ if allowed.contains(&wish.key) => Ok(wish.key),
+        _ => Err(Denial::new(
+            ReasonCode::KeyAlgorithmNotAllowed,
+            format!(
+                "the pod asks for a key of {}; the policy {policy} allows {}",
+                wish.key,
+                allowed.iter().map(|one| one.as_str()).collect::<Vec<_>>().join(", ")
+            ),
+        )),
+    }
+}
+
+fn dns_names(
+    question: &Question<'_>,
+    subject: &Subject<'_>,
+    policy: &str,
+    terms: &Terms,
+    wanted: Vec<DnsName>,
+) -> Result<Vec<DnsName>, Denial> {
+    if wanted.is_empty() {
+        return Ok(wanted);
+    }
+    let input = subject.template_input();
+    // A template that gives this pod no name, as for want of a label, allows none.
+    let allowed: Vec<DnsName> = terms
+        .dns_names
+        .iter()
+        .filter_map(|template| template.render(&question.settings.trust_domain, &input).ok())
+        .filter_map(|name| name.parse().ok())
+        .collect();
+    match wanted.iter().find(|name| !allowed.contains(name)) {
+        None => Ok(wanted),
+        Some(name) => {
+            let allowed: Vec<_> = allowed.iter().map(DnsName::as_str).collect();
+            let allowed = match allowed.as_slice() {
+                [] => "none".to_owned(),
+                names => names.join(", "),
+            };
+            Err(Denial::new(
+                ReasonCode::DnsNameNotAllowed,
+                format!(
+                    "the pod asks for the DNS name {name}; the policy {policy} allows it {allowed}"
+                ),
+            ))
+        }
+    }
+}
