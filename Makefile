@@ -40,7 +40,7 @@ check: setup-check ## format, lints, dependency rules
 chart: setup-chart ## the Helm chart and what is rendered from it; UPDATE=1 renders anew
 	@hack/chart $(if $(UPDATE),update,check)
 
-e2e: setup-e2e $(if $(KUBECONFIG),,image example-image) ## everything in a real cluster on this machine; SUITE=name for one
+e2e: setup-e2e $(if $(KUBECONFIG),,image example-image) ## everything in a real cluster on this machine; SUITE=name for one, SIGNER=local
 	@hack/tools/build helm-docs >/dev/null
 	@cargo test --quiet --locked --test e2e
 

@@ -1,6 +1,10 @@
 //! The cluster, through `hack/cluster`: ours, or with KUBECONFIG a person's own.
 
-use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
@@ -31,6 +35,11 @@ impl Cluster {
     /// Whether its nodes are ours to look into, restart and kill.
     pub fn is_ours(&self) -> bool {
         self.directory.is_some()
+    }
+
+    /// Where ours keeps its state.
+    pub fn state(&self) -> Result<&Path> {
+        self.directory.as_deref().context("only our own cluster's state is known")
     }
 
     /// How a person looks into it.

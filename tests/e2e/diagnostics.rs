@@ -4,7 +4,9 @@ use std::{fs, path::Path, time::Duration};
 
 use crate::{
     command::Run,
+    control::{BUNDLE, Control},
     ground::{Ground, NAMESPACE},
+    signer::Signer,
 };
 
 /// Writes it all below `directory`, as far as it can be had.
@@ -17,12 +19,23 @@ pub fn collect(ground: &Ground, directory: &Path) {
         ("events.txt".to_owned(), kubectl("get events -A --sort-by=.metadata.creationTimestamp")),
         ("objects.txt".to_owned(), kubectl("get nodes,csinodes,csidrivers,daemonsets -A -o wide")),
     ];
-    for pod in ground.driver_pods().unwrap_or_default() {
-        let logs = format!("-n {NAMESPACE} logs {} --tail=1000", pod.name);
-        wanted.push((format!("driver-{}.log", pod.node), kubectl(&logs)));
+    if ground.signer == Signer::Csr {
+        let requests = kubectl("get certificatesigningrequests -o yaml");
+        wanted.push(("requests.yaml".to_owned(), requests));
+        wanted.push(("policies.yaml".to_owned(), kubectl("get svidpolicies -o yaml")));
+        let map = kubectl(&format!("-n {NAMESPACE} get configmap {BUNDLE} -o yaml"));
+        wanted.push(("bundle.yaml".to_owned(), map));
+    }
+    let drivers = ground.driver_pods().unwrap_or_default();
+    let drivers = drivers.into_iter().map(|pod| (format!("driver-{}", pod.node), pod));
+    let controllers = Control::of(ground).pods().unwrap_or_default();
+    let controllers = controllers.into_iter().map(|pod| (pod.name.clone(), pod));
+    for (name, pod) in drivers.chain(controllers) {
+        let logs = format!("-n {NAMESPACE} logs {} --tail=3000", pod.name);
+        wanted.push((format!("{name}.log"), kubectl(&logs)));
         if pod.containers.iter().any(|container| container.restarts > 0) {
             let previous = kubectl(&format!("{logs} --previous"));
-            wanted.push((format!("driver-{}-previous.log", pod.node), previous));
+            wanted.push((format!("{name}-previous.log"), previous));
         }
     }
     if cluster.is_ours() {

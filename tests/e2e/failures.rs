@@ -12,8 +12,10 @@ use crate::{
     ca::secret,
     ground::{DRIVER, Ground},
     late::Late,
+    outage,
     patience::eventually,
     pod::Pod,
+    signer::Signer,
     story::{Seen, Story},
     watch::View,
     workload::{CONTAINER, MOUNT, Workload},
@@ -35,15 +37,22 @@ pub fn run(ground: &Ground, story: &Story) -> Result<Seen> {
         // Their waits are long, and neither minds the other.
         let crowd = scope.spawn(|| crowd(ground, story));
         let users = scope.spawn(|| mistakes(ground, story));
-        let signer = signer(ground, story);
+        let late = scope.spawn(|| signer(ground, story));
         let panicked = |_| anyhow!("panicked");
-        crowd.join().map_err(panicked)?.context("a namespace of 50 pods")?;
-        users.join().map_err(panicked)?.context("a user's mistakes")?;
-        let [registered, retried] = signer.context("a signer that is away")?;
+        let crowd = crowd.join().map_err(panicked)?.context("a namespace of 50 pods");
+        let users = users.join().map_err(panicked)?.context("a user's mistakes");
+        // This takes the signer from everybody.
+        let without = match ground.signer {
+            Signer::Csr => outage::run(ground, USER, story).context("a controller that is away"),
+            Signer::Local => Ok(String::new()),
+        };
+        let late = late.join().map_err(panicked)?.context("a signer that is away");
+        crowd.and(users)?;
+        let (without, [registered, retried]) = (without?, late?);
         Ok(Seen::new(format!(
             "5 Events said what is wrong; a publish waited for its signer; pods started {registered:.0?} \
              after the driver registered and {retried:.0?} after the signer was repaired; a namespace \
-             of {CROWD_SIZE} pods left nothing"
+             of {CROWD_SIZE} pods left nothing{without}"
         ))
         .with(json!({
             "start_after_registration_seconds": registered.as_secs_f64(),
@@ -61,7 +70,7 @@ fn mistakes(ground: &Ground, story: &Story) -> Result<()> {
     for (pod, wanted) in [
         ("misspelt", ["csi.svid.dev/tll", "did you mean csi.svid.dev/ttl?"]),
         ("writable", ["must be read-only", "set `readOnly: true`"]),
-        ("forever", ["csi.svid.dev/ttl", "this node allows 10s to 24h"]),
+        ("forever", ["csi.svid.dev/ttl", "10s to 24h"]),
     ] {
         let event = told(ground, pod, &wanted)?;
         story.step(&format!("{pod}: {event}"));

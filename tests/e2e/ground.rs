@@ -13,9 +13,10 @@ use serde_json::json;
 use crate::{
     ca::Ca,
     cluster::{Cluster, name_of},
-    command::Run,
+    control::{Control, REPLICAS},
     patience::eventually,
     pod::Pod,
+    signer::Signer,
     story::Story,
     workload::Workload,
 };
@@ -25,11 +26,6 @@ pub const DRIVER: &str = "csi.svid.dev";
 /// The chart's namespace, release and DaemonSet.
 pub const NAMESPACE: &str = "svid-csi";
 pub const RELEASE: &str = "svid-csi";
-/// Another image of the driver has it.
-pub const SECOND_TAG: &str = "e2e-second";
-/// How long a new CA is in every bundle before it signs: longer than one node's kubelet and driver
-/// can be behind the other's.
-pub const PROPAGATION: Duration = Duration::from_secs(40);
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 const LABEL: &str = "svid.dev/e2e";
@@ -38,6 +34,7 @@ const EXAMPLE_IMAGE: &str = "localhost/svid-csi-examples:1";
 /// The cluster and what is on it.
 pub struct Ground {
     pub cluster: Cluster,
+    pub signer: Signer,
     /// `repository:tag` of the driver's image.
     pub image: String,
     /// An image with a shell, openssl and the examples' servers.
@@ -62,6 +59,7 @@ impl Ground {
         let image = setting("IMAGE").unwrap_or(format!("localhost/svid-csi:{version}"));
         Ok(Self {
             cluster: Cluster::new(own.then(|| directory.into())),
+            signer: Signer::from_environment()?,
             image,
             example_image: setting("EXAMPLE_IMAGE").unwrap_or(EXAMPLE_IMAGE.to_owned()),
             ca: Mutex::new(Arc::new(Ca::make(&out.join("ca"), "e2e")?)),
@@ -100,19 +98,36 @@ impl Ground {
         self.install(&[])?;
         if self.keep {
             // The pods that are there may have an earlier image of the same name.
-            let daemonset = format!("daemonset/{RELEASE}");
+            let release = format!("app.kubernetes.io/instance={RELEASE}");
             for step in ["restart", "status"] {
-                self.cluster.kubectl(["-n", NAMESPACE, "rollout", step, &daemonset])?;
+                let kinds = ["daemonset,deployment", "-l", &release];
+                self.cluster
+                    .kubectl(["-n", NAMESPACE, "rollout", step].into_iter().chain(kinds))?;
             }
         }
         story.step("the chart is installed");
         Ok(())
     }
 
-    /// The driver's namespace with the CA.
+    /// The driver's namespace, where the nodes sign with the CA.
     pub fn prepare_namespace(&self) -> Result<()> {
         self.privileged_namespace(NAMESPACE)?;
-        self.cluster.apply(&[self.ca().secret()?])
+        match self.signer {
+            Signer::Csr => Ok(()),
+            Signer::Local => self.cluster.apply(&[self.ca().secret()?]),
+        }
+    }
+
+    /// From nothing, with another CA.
+    pub fn install_anew(&self) -> Result<()> {
+        self.uninstall()?;
+        self.cluster.delete_namespace(NAMESPACE, Duration::from_mins(2))?;
+        self.prepare_namespace()?;
+        self.install(&[])
+    }
+
+    pub fn uninstall(&self) -> Result<()> {
+        self.cluster.helm(["uninstall", RELEASE, "-n", NAMESPACE, "--wait"]).text().map(drop)
     }
 
     /// A namespace in which a driver may run.
@@ -128,7 +143,7 @@ impl Ground {
         })])
     }
 
-    /// The CA whose Secret the drivers have, unless a suite has just broken it.
+    /// The CA whose Secret the drivers have with `SIGNER=local`, unless a suite has just broken it.
     pub fn ca(&self) -> Arc<Ca> {
         Arc::clone(&self.ca.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -152,19 +167,17 @@ impl Ground {
         Ok(())
     }
 
-    /// Image archives into every node.
-    pub fn load(&self, archives: &[String]) -> Result<()> {
-        let args = ["load"].into_iter().chain(archives.iter().map(String::as_str));
-        self.cluster.script(args).text().map(drop)
-    }
-
     /// Installs or upgrades the chart with the suites' values and these `--set`s, and waits.
     pub fn install(&self, sets: &[&str]) -> Result<()> {
+        self.install_with(self.signer, sets)
+    }
+
+    /// The same with another signer.
+    pub fn install_with(&self, signer: Signer, sets: &[&str]) -> Result<()> {
         let chart = chart().display().to_string();
         let mut args = vec!["upgrade", "--install", RELEASE, &chart, "-n", NAMESPACE, "--wait"];
-        let propagation = format!("local.propagation={}s", PROPAGATION.as_secs());
         let mut values = self.values()?;
-        values.push(propagation);
+        values.extend(signer.values());
         for value in values.iter().map(String::as_str).chain(sets.iter().copied()) {
             args.extend(["--set", value]);
         }
@@ -180,17 +193,6 @@ impl Ground {
             format!("image.repository={name}"),
             format!("image.tag={tag}"),
         ])
-    }
-
-    /// Another image of the driver, loaded: its tag. Its program is the same, its digest is not.
-    pub fn second_image(&self) -> Result<&'static str> {
-        let archive = self.out.join("second.tar").display().to_string();
-        let script = repository().join("hack/image").display().to_string();
-        Run::new(&script, ["--tag", SECOND_TAG, "--out", &archive])
-            .limit(Duration::from_mins(15))
-            .text()?;
-        self.load(&[archive])?;
-        Ok(SECOND_TAG)
     }
 
     /// A new namespace for a suite; it is deleted after it.
@@ -240,6 +242,9 @@ impl Ground {
             self.cluster.kubectl(args.into_iter().chain(names))?;
         }
         self.driver_is_ready(Duration::from_mins(1))?;
+        if self.signer == Signer::Csr {
+            Control::of(self).settled(REPLICAS)?;
+        }
         if self.cluster.is_ours() {
             eventually("volumes of deleted pods to go", Duration::from_mins(1), || {
                 for node in self.cluster.nodes()? {
@@ -264,7 +269,7 @@ impl Ground {
             return down.text().map(drop);
         }
         self.sweep()?;
-        self.cluster.helm(["uninstall", RELEASE, "-n", NAMESPACE, "--wait"]).text()?;
+        self.uninstall()?;
         self.cluster.delete_namespace(NAMESPACE, Duration::from_mins(2))
     }
 }

@@ -9,6 +9,7 @@ use crate::{
     ca::SECRET,
     ground::{Ground, chart},
     patience::{eventually, now},
+    signer::Signer,
 };
 
 const NAME: &str = "svid-csi-late";
@@ -35,6 +36,8 @@ impl<'a> Late<'a> {
         let chart = chart().display().to_string();
         let mut values = ground.values()?;
         values.push(format!("driverName={}", Self::DRIVER));
+        // Two controllers can't share a cluster's signer name.
+        values.extend(Signer::Local.values());
         values.push(format!("nodeSelector.{LABEL}=here"));
         let mut args = vec!["upgrade", "--install", NAME, &chart, "-n", NAME];
         for value in &values {

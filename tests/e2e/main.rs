@@ -5,9 +5,12 @@
 
 #![allow(missing_docs, unreachable_pub, reason = "tests are nobody's interface")]
 
+mod away;
 mod ca;
+mod ca_rotation;
 mod cluster;
 mod command;
+mod control;
 mod diagnostics;
 mod documented;
 mod examples;
@@ -15,9 +18,13 @@ mod failures;
 mod fleet;
 mod ground;
 mod helm;
+mod images;
 mod late;
+mod leave_local;
+mod load;
 mod node;
 mod observer;
+mod outage;
 mod ownership;
 mod patience;
 mod pod;
@@ -27,6 +34,7 @@ mod results;
 mod rotation;
 mod scale;
 mod set;
+mod signer;
 mod story;
 mod watch;
 mod workload;
@@ -45,6 +53,7 @@ use crate::{
     ground::Ground,
     patience::{heed_signals, interrupted},
     results::{Outcome, Results},
+    signer::Signer,
     story::{Seen, Story},
 };
 
@@ -54,6 +63,8 @@ struct Suite {
     about: &'static str,
     /// Whether it must look into nodes, restart or kill them: only in our own cluster.
     needs_nodes: bool,
+    /// Whether it is about the controller, and so for nobody who signs with `SIGNER=local`.
+    needs_controller: bool,
     run: fn(&Ground, &Story) -> Result<Seen>,
 }
 
@@ -62,53 +73,83 @@ const SUITES: &[Suite] = &[
         name: "examples",
         about: "every file of deploy/examples as it stands",
         needs_nodes: false,
+        needs_controller: false,
         run: examples::run,
     },
     Suite {
         name: "ownership",
         about: "owners and modes for every kind of user, and that nobody else sees or changes a file",
         needs_nodes: false,
+        needs_controller: false,
         run: ownership::run,
     },
     Suite {
         name: "rotation",
         about: "ten renewals and a new CA under the eyes of applications",
         needs_nodes: false,
+        needs_controller: false,
         run: rotation::run,
     },
     Suite {
         name: "scale",
         about: "a hundred pods at once beside the same pods with an emptyDir",
         needs_nodes: false,
+        needs_controller: false,
         run: scale::run,
     },
     Suite {
         name: "restarts",
         about: "driver killed, upgraded, away for two minutes; kubelet and containerd restarted",
         needs_nodes: true,
+        needs_controller: false,
         run: restarts::run,
     },
     Suite {
         name: "reboot",
         about: "a node's processes and memory gone: pods get new keys and certificates",
         needs_nodes: true,
+        needs_controller: false,
         run: reboot::run,
     },
     Suite {
         name: "failures",
         about: "what a user sees when something is wrong, and that it gets right by itself",
         needs_nodes: true,
+        needs_controller: false,
         run: failures::run,
     },
     Suite {
         name: "helm",
         about: "install as the README says, upgrade, rollback and uninstall under running pods",
         needs_nodes: true,
+        needs_controller: false,
         run: helm::run,
+    },
+    Suite {
+        name: "ca-rotation",
+        about: "the CA replaced twice under mutual TLS, the leading controller killed in every phase",
+        needs_nodes: true,
+        needs_controller: true,
+        run: ca_rotation::run,
+    },
+    Suite {
+        name: "away",
+        about: "no controller for a quarter of the SVIDs' life, while they fall due",
+        needs_nodes: true,
+        needs_controller: true,
+        run: away::run,
+    },
+    Suite {
+        name: "leave-local",
+        about: "from signer local to csr under mutual TLS by two upgrades",
+        needs_nodes: true,
+        needs_controller: true,
+        run: leave_local::run,
     },
 ];
 
-const USAGE: &str = "usage: make e2e [SUITE=name,…] [KEEP=1]
+const USAGE: &str = "usage: make e2e [SUITE=name,…] [SIGNER=csr|local] [KEEP=1]
+  SIGNER=local  the CA's key on every node; otherwise csr, the chart's default
   KEEP=1        uses the cluster that is up, if it is, and leaves it up
   ROUNDS=2      suite scale: each kind of pod twice
   CLUSTER_DIR   where the cluster keeps its state (/var/tmp/svid-csi-e2e)
@@ -164,8 +205,8 @@ fn tested() -> Result<bool> {
 /// Whether the next suite still finds what it needs.
 fn run(ground: &Ground, suite: &Suite, results: &mut Results) -> bool {
     let name = suite.name;
-    if suite.needs_nodes && !ground.cluster.is_ours() {
-        say(&format!("{name}: skipped: it needs the nodes themselves, and this cluster is yours"));
+    if let Some(reason) = suite.unfit(ground) {
+        say(&format!("{name}: skipped: {reason}"));
         results.add(name, 0.0, Outcome::Skipped);
         return true;
     }
@@ -192,6 +233,19 @@ fn run(ground: &Ground, suite: &Suite, results: &mut Results) -> bool {
         },
     );
     fit
+}
+
+// === impl Suite ===
+
+impl Suite {
+    /// Why it can't run here.
+    fn unfit(&self, ground: &Ground) -> Option<&'static str> {
+        if self.needs_nodes && !ground.cluster.is_ours() {
+            return Some("it needs the nodes themselves, and this cluster is yours");
+        }
+        let local = ground.signer == Signer::Local;
+        (self.needs_controller && local).then_some("it is about the controller; SIGNER=csr runs it")
+    }
 }
 
 /// Says what failed, and keeps what was to be seen then.
@@ -221,7 +275,7 @@ fn panicked(panic: &(dyn Any + Send)) -> anyhow::Error {
 }
 
 fn usage() -> String {
-    let lines = SUITES.iter().map(|suite| format!("\n  {:<10}  {}", suite.name, suite.about));
+    let lines = SUITES.iter().map(|suite| format!("\n  {:<11}  {}", suite.name, suite.about));
     lines.fold(USAGE.to_owned(), |all, line| all + &line)
 }
 

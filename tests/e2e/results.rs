@@ -32,7 +32,7 @@ impl Results {
     pub fn show(&self, directory: &Path) -> Result<()> {
         let mut counts = [0; 3];
         let mut suites = Vec::new();
-        say(&format!("\n{:<10} {:<8} {:>5}  seen", "suite", "", "s"));
+        say(&format!("\n{:<11} {:<8} {:>5}  seen", "suite", "", "s"));
         for (name, seconds, outcome) in &self.suites {
             let (index, word, seen, figures) = match outcome {
                 Outcome::Passed(seen) => (0, "passed", seen.line.as_str(), &seen.figures),
@@ -41,7 +41,7 @@ impl Results {
             };
             counts[index] += 1;
             let line = seen.lines().next().unwrap_or_default();
-            say(&format!("{name:<10} {word:<8} {seconds:>5.0}  {line}"));
+            say(&format!("{name:<11} {word:<8} {seconds:>5.0}  {line}"));
             suites.push(json!({
                 "name": name, "result": word, "seconds": seconds, "seen": seen, "figures": figures,
             }));

@@ -8,9 +8,11 @@ use svid_csi::pki::{TrustBundle, X509Svid};
 
 use crate::{
     ca::Ca,
-    ground::{Ground, PROPAGATION, repository},
+    control::Control,
+    ground::{Ground, repository},
     observer::Observer,
     patience::{eventually, now},
+    signer::Signer,
     story::{Seen, Story},
 };
 
@@ -35,11 +37,9 @@ pub fn run(ground: &Ground, story: &Story) -> Result<Seen> {
     observer.renewals(2, Duration::from_secs(40))?;
     story.step(&format!("{} volumes are renewed", pods.len()));
 
-    let ca = Ca::make(&ground.out.join("ca"), "e2e-rotation")?;
-    let (old, new) = (ground.ca().root()?, ca.root()?);
-    ground.replace_ca(ca)?;
-    story.step("the CA's Secret holds another CA");
-    let (published, signed) = published_then_signing(&mut observer, &old, &new, story)?;
+    let (old, new) = another_ca(ground, story)?;
+    let within = ground.signer.propagation() + Duration::from_mins(1);
+    let (published, signed) = published_then_signing(&mut observer, &old, &new, within, story)?;
 
     observer.wait("ten renewals of every volume", Duration::from_mins(2), |_, volume| {
         volume.svids.len() > RENEWALS
@@ -62,6 +62,24 @@ pub fn run(ground: &Ground, story: &Story) -> Result<Seen> {
     })))
 }
 
+/// Has the CA replaced as an operator does: the roots until now, and the new one.
+fn another_ca(ground: &Ground, story: &Story) -> Result<(TrustBundle, TrustBundle)> {
+    match ground.signer {
+        Signer::Local => {
+            let ca = Ca::make(&ground.out.join("ca"), "e2e-rotation")?;
+            let roots = (ground.ca().root()?, ca.root()?);
+            ground.replace_ca(ca)?;
+            story.step("the CA's Secret holds another CA");
+            Ok(roots)
+        }
+        Signer::Csr => {
+            let roots = Control::of(ground).rotate()?;
+            story.step("`svid-csi ca rotate`: the controller has another CA");
+            Ok(roots)
+        }
+    }
+}
+
 /// The example as it stands, but for a shorter life.
 fn watcher(ground: &Ground) -> Result<()> {
     let path = repository().join("deploy/examples/watcher.yaml");
@@ -78,29 +96,28 @@ fn published_then_signing(
     observer: &mut Observer,
     old: &TrustBundle,
     new: &TrustBundle,
+    within: Duration,
     story: &Story,
 ) -> Result<(f64, f64)> {
     let began = now();
     let under =
         |svid: &X509Svid, root: &TrustBundle| svid.verify_chain(root, svid.not_before()).is_ok();
     let since = || now().duration_since(began).unwrap_or_default().as_secs_f64();
-    let [old_root] = old.x509_authorities() else { anyhow::bail!("one old root") };
     let [new_root] = new.x509_authorities() else { anyhow::bail!("one new root") };
     observer.wait("the new root in every bundle", Duration::from_mins(2), |_, volume| {
         volume.bundle.contains(new_root)
     })?;
     let published = since();
     for (pod, volume) in observer.volumes() {
-        ensure!(volume.bundle.contains(old_root), "{pod} has lost the old root");
+        let has = |root| volume.bundle.contains(root);
+        ensure!(old.x509_authorities().iter().all(has), "{pod} has lost an old root");
         let early = volume.svids.iter().find(|svid| under(svid, new));
         ensure!(early.is_none(), "the new CA signed for {pod} before every bundle had it");
     }
     story.step("its root is in every bundle beside the old one, which goes on signing");
-    observer.wait(
-        "SVIDs under the new CA",
-        PROPAGATION + Duration::from_mins(1),
-        |_, volume| volume.svids.last().is_some_and(|svid| under(svid, new)),
-    )?;
+    observer.wait("SVIDs under the new CA", within, |_, volume| {
+        volume.svids.last().is_some_and(|svid| under(svid, new))
+    })?;
     let signed = since();
     for (pod, volume) in observer.volumes() {
         let mut svids = volume.svids.iter().skip_while(|svid| under(svid, old));

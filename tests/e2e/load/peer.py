@@ -1,0 +1,110 @@
+"""Serves mutual TLS, and calls the other pods in turn over new connections, for ever.
+
+Its volume is read anew whenever it holds another set, as a careful application does. Each side
+verifies the other's chain and that its SPIFFE ID is in the own namespace. /tmp/peers has the
+addresses of all; /tmp/tally says once a second what was seen."""
+import json, os, socket, ssl, sys, threading, time
+
+PERIOD, PATIENCE = float(sys.argv[1]), 60
+lock = threading.Lock()
+tally = {"calls": 0, "served": 0, "reloads": -1, "failures": []}
+contexts = {}
+
+
+def note(key, text=None):
+    with lock:
+        if text is None:
+            tally[key] += 1
+        elif len(tally["failures"]) < 20:
+            tally["failures"].append(f"{time.strftime('%H:%M:%S', time.gmtime())} {key}: {text}")
+
+
+def uri(certificate):
+    names = [value for kind, value in certificate.get("subjectAltName", ()) if kind == "URI"]
+    if len(names) != 1:
+        raise ssl.SSLError(f"the peer has the names {names}")
+    return names[0]
+
+
+def context(protocol):
+    """A context with the newest set, all of it through one look at ..data."""
+    now = os.readlink("/svid/..data")
+    with lock:
+        made, context = contexts.get(protocol, (None, None))
+        if made == now:
+            return context
+    path = "/svid/" + now
+    context = ssl.SSLContext(protocol)
+    # Verified are the chain and, by the caller, the SPIFFE ID; host names are not in it.
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.load_verify_locations(path + "/ca.crt")
+    context.load_cert_chain(path + "/tls.crt", path + "/tls.key")
+    if protocol == ssl.PROTOCOL_TLS_SERVER:
+        # Who comes again is verified again.
+        context.num_tickets = 0
+        note("reloads")
+    with lock:
+        contexts[protocol] = (now, context)
+    return context
+
+
+def serve(tcp):
+    try:
+        tcp.settimeout(PATIENCE)
+        with context(ssl.PROTOCOL_TLS_SERVER).wrap_socket(tcp, server_side=True) as tls:
+            tls.sendall(f"welcome {uri(tls.getpeercert())}\n".encode())
+        note("served")
+    except Exception as error:
+        note("server", repr(error))
+        tcp.close()
+
+
+def listen():
+    with socket.create_server(("", 8443), backlog=256) as server:
+        open("/tmp/listens", "w").close()
+        while True:
+            tcp, _ = server.accept()
+            threading.Thread(target=serve, args=(tcp,), daemon=True).start()
+
+
+def call(address):
+    try:
+        with socket.create_connection((address, 8443), timeout=PATIENCE) as tcp:
+            with context(ssl.PROTOCOL_TLS_CLIENT).wrap_socket(tcp) as tls:
+                peer = uri(tls.getpeercert())
+                # In TLS 1.3 only the first bytes tell that the server took the own certificate.
+                if not tls.recv(1024).startswith(b"welcome "):
+                    raise ssl.SSLError("the server hung up")
+        if peer.rsplit("/", 1)[0] != own:
+            raise ssl.SSLError(f"the peer is {peer}")
+        note("calls")
+    except Exception as error:
+        note("client", f"{address}: {error!r}")
+
+
+def tell():
+    with lock:
+        text = json.dumps(tally)
+    with open("/tmp/tally.new", "w") as file:
+        file.write(text)
+    os.rename("/tmp/tally.new", "/tmp/tally")
+
+
+own = sys.argv[2]
+threading.Thread(target=listen, daemon=True).start()
+while not os.path.exists("/tmp/peers"):
+    time.sleep(0.2)
+with open("/tmp/peers") as file:
+    peers = file.read().split()
+# Each begins elsewhere in the row.
+turn = peers.index(sys.argv[3]) if sys.argv[3] in peers else 0
+told = 0.0
+while True:
+    turn += 1
+    began = time.monotonic()
+    call(peers[turn % len(peers)])
+    if began - told >= 1:
+        tell()
+        told = began
+    time.sleep(max(0.0, PERIOD - (time.monotonic() - began)))
