@@ -5,6 +5,7 @@
 
 #![allow(missing_docs, unreachable_pub, reason = "tests are nobody's interface")]
 
+mod attack;
 mod away;
 mod ca;
 mod ca_rotation;
@@ -124,6 +125,13 @@ const SUITES: &[Suite] = &[
         needs_nodes: true,
         needs_controller: false,
         run: helm::run,
+    },
+    Suite {
+        name: "attack",
+        about: "with a node's credentials: identities of other pods, hostile requests, the CA",
+        needs_nodes: true,
+        needs_controller: true,
+        run: attack::run,
     },
     Suite {
         name: "ca-rotation",
