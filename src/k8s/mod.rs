@@ -10,9 +10,11 @@ mod inventory;
 mod lease;
 pub mod names;
 mod request_decisions;
+mod requests;
 mod svid_policy;
 mod trust_targets;
 mod verdict;
+mod whoami;
 
 use std::{future::Future, time::Duration};
 
@@ -35,12 +37,14 @@ pub use self::{
     inventory::{Following, Inventory},
     lease::{Candidate, Terms},
     request_decisions::RequestDecisions,
+    requests::{NewRequest, OwnRequest},
     svid_policy::{
         JwtPolicy, LabelRequirement, Labels, MatchedPods, PolicyCondition, PolicyFacts, PolicyRule,
         PolicySelector, SvidPolicy, SvidPolicySpec, SvidPolicyStatus, X509Policy,
     },
     trust_targets::TrustTargets,
     verdict::{ApprovalMessage, IdentityIs},
+    whoami::WhoAmI,
 };
 
 /// The longest that one call may take. Watches are not calls.

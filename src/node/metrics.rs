@@ -13,7 +13,7 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-use crate::class::Class;
+use crate::{class::Class, signer::csr::CsrMetrics};
 
 /// Every metric of the node plugin, and the registry they are shown from.
 #[derive(Debug)]
@@ -53,6 +53,8 @@ pub struct Metrics {
     pub ca_expiry: Gauge<i64, AtomicI64>,
     /// Changed CA files that could not be used.
     pub ca_reload_failures: Gauge<i64, AtomicI64>,
+    /// The CSR signer's.
+    pub csr: CsrMetrics,
     /// Volumes mounted without `noswap`.
     pub without_noswap: Counter,
     /// Volumes mounted without the SELinux label they should have.
@@ -116,6 +118,7 @@ impl Default for Metrics {
             signer_ready: Gauge::default(),
             ca_expiry: Gauge::default(),
             ca_reload_failures: Gauge::default(),
+            csr: CsrMetrics::default(),
             without_noswap: Counter::default(),
             without_rootcontext: Counter::default(),
             unreadable_records: Counter::default(),
@@ -189,6 +192,7 @@ impl Metrics {
         );
         let failures = self.ca_reload_failures.clone();
         r.register("ca_reload_failures", "Changed CA files that could not be used", failures);
+        self.csr.register(r);
         r.register(
             "mounts_without_noswap",
             "Volumes mounted without noswap, which the kernel refused",

@@ -1,6 +1,7 @@
 //! `svid-csi node`: from arguments to a running node plugin.
 
 mod serve;
+mod signing;
 
 use std::{
     net::SocketAddr,
@@ -25,6 +26,10 @@ use crate::{
 
 const EXAMPLES: &str = "\
 Examples:
+  In a DaemonSet, signed by the svid-csi controller; no CA key is on the node:
+    SVID_CSI_NODE_NAME=worker-1 SVID_CSI_TRUST_DOMAIN=example.org \\
+      svid-csi node --signer csr --http-listen 0.0.0.0:9809
+
   One machine with a CA of its own:
     svid-csi node --node-name $(hostname) --trust-domain example.org \\
       --ca-dir /var/lib/svid-csi/ca --ca-create
@@ -63,20 +68,21 @@ pub(super) struct NodeArgs {
     #[arg(long, env = "SVID_CSI_REGISTRATION_DIR")]
     registration_dir: Option<PathBuf>,
 
-    /// Who signs
+    /// Who signs: a CA in a directory, or the svid-csi controller by CertificateSigningRequests,
+    /// which needs a pod in a cluster of Kubernetes 1.30 or newer
     #[arg(long, env = "SVID_CSI_SIGNER", value_enum, default_value = "local")]
     signer: SignerKind,
 
-    /// Directory of the local CA: tls.crt, tls.key and, for an intermediate, ca.crt; without a
+    /// With --signer local: directory of the CA: tls.crt, tls.key and, for an intermediate, ca.crt; without a
     /// usable one nothing is signed until there is
     #[arg(long, env = "SVID_CSI_CA_DIR", default_value = "/var/lib/svid-csi/ca")]
     ca_dir: PathBuf,
 
-    /// Make a CA in --ca-dir if there is none
+    /// With --signer local: make a CA in --ca-dir if there is none
     #[arg(long, env = "SVID_CSI_CA_CREATE", value_parser = FalseyValueParser::new())]
     ca_create: bool,
 
-    /// How long a new CA is in every bundle before it signs
+    /// With --signer local: how long a new CA is in every bundle before it signs
     #[arg(long, env = "SVID_CSI_CA_PROPAGATION", default_value = "5m", value_name = "DURATION")]
     ca_propagation: String,
 
@@ -104,8 +110,16 @@ pub(super) struct NodeArgs {
 /// Which signer to use.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum SignerKind {
-    /// A CA in a directory.
+    /// A CA in a directory: every node that has it can make every identity.
     Local,
+    /// The svid-csi controller, by CertificateSigningRequests.
+    Csr,
+}
+
+/// The signer with its settings.
+enum SignerSettings {
+    Local(LocalConfig),
+    Csr,
 }
 
 /// Arguments after every check that needs no file.
@@ -113,7 +127,8 @@ struct Settings {
     server: ServerConfig,
     kubelet_dir: PathBuf,
     limits: Limits,
-    ca: LocalConfig,
+    trust_domain: TrustDomain,
+    signer: SignerSettings,
     http_listen: SocketAddr,
 }
 
@@ -158,7 +173,19 @@ impl NodeArgs {
             }
         }
         let plugin = plugin_dir(&self.kubelet_dir, &self.driver_name);
-        let SignerKind::Local = self.signer;
+        let signer = match self.signer {
+            SignerKind::Local => SignerSettings::Local(LocalConfig {
+                directory: self.ca_dir,
+                create: self.ca_create,
+                trust_domain: trust_domain.clone(),
+                propagation,
+            }),
+            SignerKind::Csr if self.ca_create => {
+                let reason = "is for --signer local; with csr the controller has the CA";
+                return Err(UsageError::new("--ca-create", reason));
+            }
+            SignerKind::Csr => SignerSettings::Csr,
+        };
         Ok(Settings {
             server: ServerConfig {
                 csi_socket: self.csi_socket.unwrap_or_else(|| plugin.join("csi.sock")),
@@ -170,12 +197,8 @@ impl NodeArgs {
             },
             kubelet_dir: self.kubelet_dir,
             limits: Limits { default_ttl: default_ttl.min(max_ttl), min_ttl: shortest, max_ttl },
-            ca: LocalConfig {
-                directory: self.ca_dir,
-                create: self.ca_create,
-                trust_domain,
-                propagation,
-            },
+            trust_domain,
+            signer,
             http_listen,
         })
     }

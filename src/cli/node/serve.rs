@@ -18,16 +18,14 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::{Settings, plugin_dir};
+use super::{Settings, plugin_dir, signing::Signing};
 use crate::{
     cli::UsageError,
     clock::{Clock, SystemClock},
     csi::{Server, SocketHealth},
     http::{self, Checks},
     node::{Node, NodeConfig, NodeGround, RecordKey, RotatorInbox, metrics::Metrics},
-    signer::local::LocalSigner,
     sys::{DirLock, KubeletDir, LinuxMounter},
-    trust::BundleSource,
 };
 
 /// How long publishes under way may take at the end.
@@ -48,7 +46,7 @@ struct Started {
     _lock: DirLock,
     node: Arc<Node>,
     inbox: RotatorInbox,
-    signer: Arc<LocalSigner>,
+    signing: Signing,
     server: Server,
     http: TcpListener,
     checks: Arc<Checks>,
@@ -78,7 +76,7 @@ pub(super) async fn serve(settings: Settings) -> Result<()> {
     // Recovery blocks its thread, so it has one that is not this.
     let mut starting = JoinSet::new();
     starting.spawn(start(settings));
-    let Started { _lock, node, inbox, signer, server, http, checks } = tokio::select! {
+    let Started { _lock, node, inbox, signing, server, http, checks } = tokio::select! {
         biased;
         Some(started) = starting.join_next() => started.context("the start panicked")??,
         () = signals.next() => {
@@ -107,8 +105,8 @@ pub(super) async fn serve(settings: Settings) -> Result<()> {
     critical.spawn({
         let stop = stop.clone();
         async move {
-            signer.follow(stop).await;
-            Ok("CA watch")
+            signing.run(stop).await;
+            Ok("signer")
         }
     });
     info!(
@@ -143,7 +141,7 @@ pub(super) async fn serve(settings: Settings) -> Result<()> {
 }
 
 async fn start(settings: Settings) -> Result<Started> {
-    let Settings { server, kubelet_dir, limits, ca, http_listen } = settings;
+    let Settings { server, kubelet_dir, limits, trust_domain, signer, http_listen } = settings;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let metrics = Arc::new(Metrics::default());
     let kubelet = KubeletDir::open(&kubelet_dir).map_err(|error| {
@@ -165,7 +163,7 @@ async fn start(settings: Settings) -> Result<Started> {
         NodeConfig {
             driver_name: server.driver_name.clone(),
             kubelet,
-            trust_domain: ca.trust_domain.clone(),
+            trust_domain,
             limits,
             mounter: Box::new(LinuxMounter),
             record_key: RecordKey::open(&plugin_dir)?,
@@ -174,8 +172,8 @@ async fn start(settings: Settings) -> Result<Started> {
     )?;
     let mut recovered = ground.look_around(clock.now())?;
     let trust = std::mem::take(&mut recovered.trust);
-    let signer = Arc::new(LocalSigner::open(ca, trust, clock.clone()));
-    let (node, inbox) = ground.with_signer(signer.clone(), signer.bundles(), clock);
+    let signing = Signing::open(signer, trust, &server.node_name, &metrics.csr, clock.clone())?;
+    let (node, inbox) = ground.with_signer(signing.signer(), signing.bundles.clone(), clock);
     node.take_over(recovered);
 
     let http = TcpListener::bind(http_listen)
@@ -193,15 +191,15 @@ async fn start(settings: Settings) -> Result<Started> {
             Box::new(move || node.ready())
         },
         metrics: {
-            let (node, signer) = (node.clone(), signer.clone());
+            let (node, reload_failures) = (node.clone(), signing.reload_failures());
             Box::new(move || {
                 node.refresh_metrics();
-                metrics.ca_reload_failures.set(signer.refused() as i64);
+                metrics.ca_reload_failures.set(reload_failures() as i64);
                 metrics.encode().unwrap_or_default()
             })
         },
     });
-    Ok(Started { _lock: lock, node, inbox, signer, server, http, checks })
+    Ok(Started { _lock: lock, node, inbox, signing, server, http, checks })
 }
 
 fn make_dir(path: &Path) -> Result<()> {

@@ -1,0 +1,170 @@
+//! What the CSR signer does all the time: it knows who it is, follows its requests, and deletes
+//! those that are done with.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{
+    task::JoinSet,
+    time::{Instant, interval, sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use super::{CsrSigner, standing, tidy::Orphans};
+use crate::{
+    class::Class,
+    k8s::{ApiError, Change},
+    signer::SignError,
+};
+
+/// How often it is asked who we are, once that is known. A Node can be made anew under its name.
+const RECHECK: Duration = Duration::from_secs(600);
+/// The longest pause before it is asked again after a failure.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// The shortest pause, whoever doubts.
+const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
+/// How often to look for requests that nobody waits for.
+const SWEEP: Duration = Duration::from_secs(60);
+/// How many are deleted at once.
+const DELETIONS: usize = 8;
+/// How long the last deletions may take at the end.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+// === impl CsrSigner ===
+
+impl CsrSigner {
+    /// Keeps the signer going until `stop`.
+    pub async fn run(self: Arc<Self>, stop: CancellationToken) {
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = self.keep_standing() => {}
+            () = self.sweep() => {}
+            () = self.delete_all() => {}
+        }
+        let farewell = async { while self.delete_some().await {} };
+        // The API server's own clean-up has the rest.
+        let _ = timeout(FAREWELL, farewell).await;
+    }
+
+    /// Asks who we are until it is known, and follows the requests of that Node.
+    async fn keep_standing(self: &Arc<Self>) {
+        let mut following = JoinSet::new();
+        let mut followed: Option<Arc<str>> = None;
+        let mut failures = 0;
+        loop {
+            let pause = match self.ask().await {
+                Ok(uid) if followed.as_ref() == Some(&uid) => RECHECK,
+                Ok(uid) => {
+                    info!(node = self.node_name, node_uid = %uid, "requests are this node's");
+                    following.shutdown().await;
+                    let waiters = self.waiters.clone();
+                    let wake = move |change| match change {
+                        Change::Set(name, _) | Change::Gone(name, _) => waiters.wake(&name.name),
+                        Change::Complete => {}
+                    };
+                    following.spawn(self.cluster.follow_requests(
+                        self.requests.clone(),
+                        &uid,
+                        wake,
+                    ));
+                    followed = Some(uid);
+                    failures = 0;
+                    RECHECK
+                }
+                Err(()) => {
+                    failures += 1;
+                    let longest = SHORTEST_PAUSE * (1 << failures.min(5));
+                    longest.min(LONGEST_PAUSE).mul_f64(random())
+                }
+            };
+            sleep(SHORTEST_PAUSE).await;
+            tokio::select! {
+                () = sleep(pause) => {}
+                () = self.doubt.notified() => {}
+            }
+        }
+    }
+
+    /// The UID of this Node, if the API server says it. Silence changes nothing.
+    async fn ask(&self) -> Result<Arc<str>, ()> {
+        let told = match self.call("whoami", self.cluster.who_am_i()).await {
+            Ok(me) => standing::node_uid(&me, &self.node_name),
+            Err(error) if self.node_uid.borrow().is_ok() => {
+                debug!(%error, "could not ask who we are");
+                return Err(());
+            }
+            Err(error) => Err(unknown(&error)),
+        };
+        self.node_uid.send_if_modified(|known| {
+            let news = match (&*known, &told) {
+                (Ok(known), Ok(told)) => known != told,
+                (Err(known), Err(told)) => known.to_string() != told.to_string(),
+                _ => true,
+            };
+            if news {
+                if let Err(error) = &told {
+                    warn!(%error, "nothing can be signed until this is mended");
+                }
+                known.clone_from(&told);
+            }
+            news
+        });
+        told.map_err(|_error| ())
+    }
+
+    /// Deletes what a process before us left, or a volume that is gone.
+    async fn sweep(&self) {
+        let mut orphans = Orphans::default();
+        let mut tick = interval(SWEEP);
+        loop {
+            tick.tick().await;
+            let all = self.requests.all().into_iter().map(|request| request.name.clone());
+            let unattended = all.filter(|name| !self.waiters.has(name)).collect();
+            for name in orphans.look(unattended, Instant::now()) {
+                self.tidy.delete(name);
+            }
+        }
+    }
+
+    async fn delete_all(&self) {
+        loop {
+            while self.delete_some().await {}
+            self.tidy.more().await;
+        }
+    }
+
+    /// Deletes a few; false if there were none.
+    async fn delete_some(&self) -> bool {
+        let names = self.tidy.take(DELETIONS);
+        let some = !names.is_empty();
+        let mut calls = JoinSet::new();
+        for name in names {
+            let cluster = self.cluster.clone();
+            calls.spawn(async move { (cluster.delete_request(&name).await, name) });
+        }
+        while let Some(done) = calls.join_next().await {
+            if let Ok((Err(error), name)) = done {
+                self.metrics.failed("delete", error.class());
+                debug!(name, %error, "a request that is done with stays for now");
+            }
+        }
+        some
+    }
+}
+
+fn unknown(error: &ApiError) -> SignError {
+    let class = match error.class() {
+        // Whoever may not ask who he is has the wrong token, for now or for good.
+        Class::NotReady => Class::NotReady,
+        _ => Class::Unavailable,
+    };
+    SignError::new(class, error.to_string())
+}
+
+/// A random number in [0, 1).
+fn random() -> f64 {
+    let mut bytes = [0; 4];
+    // Without randomness there is no jitter, which is no reason to stop.
+    let _ = aws_lc_rs::rand::fill(&mut bytes);
+    f64::from(u32::from_le_bytes(bytes)) / (f64::from(u32::MAX) + 1.0)
+}
