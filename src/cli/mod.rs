@@ -1,5 +1,6 @@
 //! The command line: arguments become configuration, configuration becomes wiring.
 
+mod controller;
 mod demo;
 mod inspect;
 mod node;
@@ -28,6 +29,8 @@ struct Cli {
 enum Command {
     /// Run the node plugin: serve CSI to kubelet and keep every volume fresh.
     Node(Box<node::NodeArgs>),
+    /// Run the controller: decide on requests, sign them, keep the CA and publish its bundle.
+    Controller(Box<controller::ControllerArgs>),
     /// Show a volume, certificate, chain, trust bundle or key, and whether it is good.
     Inspect(inspect::InspectArgs),
     Demo(demo::DemoArgs),
@@ -65,6 +68,7 @@ pub fn main() -> ExitCode {
     };
     let result = match cli.command {
         Command::Node(args) => node::run(*args),
+        Command::Controller(args) => controller::run(*args),
         Command::Inspect(args) => inspect::run(args, &SystemClock),
         Command::Demo(args) => demo::run(&args),
         Command::Version(args) => version::run(&args),

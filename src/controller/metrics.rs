@@ -1,6 +1,9 @@
 //! What the controller counts. Every name begins with `svid_csi_controller_`.
 
-use std::sync::atomic::{AtomicI64, AtomicU64};
+use std::{
+    sync::atomic::{AtomicI64, AtomicU64},
+    time::UNIX_EPOCH,
+};
 
 use prometheus_client::{
     encoding::{EncodeLabel, EncodeLabelSet, LabelSetEncoder, text},
@@ -8,7 +11,7 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-use super::audit::Outcome;
+use super::{audit::Outcome, ca::KeyringStatus};
 use crate::{
     class::Class,
     k8s::{ApiError, CacheState},
@@ -50,6 +53,8 @@ pub struct Metrics {
     pub ca_expiry: Gauge<i64, AtomicI64>,
     /// How long a step of the CA's life is overdue.
     pub ca_step_overdue: Gauge<f64, AtomicU64>,
+    /// How many CA keys are believed stolen.
+    pub ca_tainted: Gauge<i64, AtomicI64>,
     /// Whether something about the CA needs a person: 1 or 0.
     pub ca_problem: Gauge<i64, AtomicI64>,
 }
@@ -97,6 +102,7 @@ impl Default for Metrics {
             ca_ready: Gauge::default(),
             ca_expiry: Gauge::default(),
             ca_step_overdue: Gauge::default(),
+            ca_tainted: Gauge::default(),
             ca_problem: Gauge::default(),
         };
         metrics.register_requests();
@@ -167,6 +173,8 @@ impl Metrics {
             Unit::Seconds,
             self.ca_step_overdue.clone(),
         );
+        let tainted = self.ca_tainted.clone();
+        r.register("ca_tainted_keys", "CA keys that are believed stolen", tainted);
         let problem = self.ca_problem.clone();
         r.register("ca_problem", "Whether something about the CA needs a person: 1 or 0", problem);
         let version = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
@@ -182,6 +190,18 @@ impl Metrics {
     pub fn saw_cache(&self, cache: CacheLabel, state: &CacheState) {
         self.cache_synced.get_or_create(&cache).set(state.synced.into());
         self.cache_failing.get_or_create(&cache).set(state.problem.is_some().into());
+    }
+
+    /// Shows how the CA is doing.
+    pub fn saw_keyring(&self, status: &KeyringStatus) {
+        self.ca_ready.set(status.ready.is_ok().into());
+        self.ca_expiry.set(status.active_not_after.map_or(0, |end| {
+            let since = end.duration_since(UNIX_EPOCH).unwrap_or_default();
+            i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+        }));
+        self.ca_step_overdue.set(status.overdue.as_secs_f64());
+        self.ca_problem.set(status.problem.is_some().into());
+        self.ca_tainted.set(status.tainted as i64);
     }
 
     /// Counts a failed call.

@@ -92,9 +92,16 @@ impl Requests {
         Self { judge, cache: Cache::default(), leads, beat: Mutex::new(Instant::now()) }
     }
 
-    /// Whether all requests have been listed.
-    pub fn is_synced(&self) -> bool {
-        self.cache.is_synced()
+    /// Why no request is handled yet.
+    pub fn ready(&self) -> Result<(), String> {
+        match self.cache.is_synced() {
+            true => Ok(()),
+            false => {
+                let why = self.cache.state().borrow().problem.clone();
+                let why = why.map(|why| format!(": {why}")).unwrap_or_default();
+                Err(format!("not listed yet: certificatesigningrequests{why}"))
+            }
+        }
     }
 
     /// Whether the loop still turns.

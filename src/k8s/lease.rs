@@ -46,16 +46,17 @@ const RELEASE: Duration = Duration::from_secs(3);
 // === impl Candidate ===
 
 impl Candidate {
-    /// A candidate of this identity, which no other process may have, and what tells whether it
-    /// leads.
+    /// A candidate, and what tells whether it leads. To `identity` something random is added: a
+    /// process that starts again is another candidate, for the one before it may still write.
     pub fn new(
         cluster: &Cluster,
         namespace: &str,
         name: String,
-        identity: String,
+        identity: &str,
         clock: Arc<dyn Clock>,
     ) -> (Self, watch::Receiver<bool>) {
         let (leads, follower) = watch::channel(false);
+        let identity = format!("{identity}_{:08x}", (random() * f64::from(u32::MAX)) as u32);
         let election = Election::new(identity, Terms::default());
         let api = cluster.namespaced(namespace);
         (Self { api, name, clock, election, mine: None, leads, told: None }, follower)

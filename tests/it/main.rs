@@ -10,9 +10,11 @@
     reason = "tests are nobody's interface, and clippy knows test functions only by their attribute"
 )]
 
+mod api_server;
 mod bad_requests;
 mod calls;
 mod container;
+mod controller;
 mod crash;
 mod demo;
 mod dropped;

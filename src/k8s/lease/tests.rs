@@ -55,7 +55,8 @@ impl Server {
 
     fn holder(&self) -> Option<String> {
         let lease = self.lease.lock().unwrap();
-        lease.as_ref()?["spec"]["holderIdentity"].as_str().map(str::to_owned)
+        let holder = lease.as_ref()?["spec"]["holderIdentity"].as_str()?;
+        Some(holder.split('_').next()?.to_owned())
     }
 }
 
@@ -80,7 +81,7 @@ fn start(server: &Arc<Server>, identity: &str, tasks: &mut JoinSet<()>) -> Repli
     let stop = CancellationToken::new();
     let clock = Arc::new(SystemClock);
     let (candidate, leads) =
-        Candidate::new(&cluster, "svid-csi", "lease".to_owned(), identity.to_owned(), clock);
+        Candidate::new(&cluster, "svid-csi", "lease".to_owned(), identity, clock);
     tasks.spawn(candidate.run(stop.clone()));
     Replica { leads, away, stop }
 }

@@ -1,0 +1,210 @@
+//! The life of the controller's process: start, serve, end.
+
+use std::{future::Future, io::stdout, sync::Arc, time::Duration};
+
+use anyhow::{Context, Result, bail};
+use tokio::{
+    net::TcpListener,
+    signal::unix::{Signal, SignalKind, signal},
+    task::JoinSet,
+    time::{Instant, timeout},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::{Access, Settings};
+use crate::{
+    clock::{Clock, SystemClock},
+    controller::{
+        approver::{self, ApproverSettings},
+        audit::Audit,
+        ca::Keyring,
+        metrics::Metrics,
+        policy_status,
+        requests::{Ground, Requests},
+        world::World,
+    },
+    http::{self, Checks},
+    k8s::{Candidate, Cluster, Inventory, RequestDecisions},
+};
+
+/// How long everything may take to end, once nothing new is begun.
+const DRAIN: Duration = Duration::from_secs(5);
+
+/// SIGTERM and SIGINT.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+/// Everything that runs, in the order in which it ends.
+struct Running {
+    requests: Critical,
+    stop_requests: CancellationToken,
+    ground: Critical,
+    stop_ground: CancellationToken,
+    /// Watches and HTTP have nothing to finish.
+    rest: Critical,
+}
+
+/// Tasks that run until they are told to stop; each says its name when it ends.
+type Critical = JoinSet<&'static str>;
+
+// === impl Signals ===
+
+impl Signals {
+    fn new() -> Result<Self> {
+        let terminate = signal(SignalKind::terminate())?;
+        Ok(Self { terminate, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// Runs until a signal ends it.
+pub(super) async fn serve(settings: Settings) -> Result<()> {
+    let began = Instant::now();
+    let mut signals = Signals::new()?;
+    let cluster = match &settings.access {
+        Access::Pod => Cluster::in_cluster(),
+        Access::Kubeconfig(context) => Cluster::from_kubeconfig(context.as_deref()).await,
+    }
+    .context("outside a cluster, give --kubeconfig")?;
+    let listener = TcpListener::bind(settings.http_listen)
+        .await
+        .with_context(|| format!("--http-listen {}", settings.http_listen))?;
+    let address = listener.local_addr()?;
+    let mut running = start(cluster, settings, listener);
+    info!(
+        version = env!("CARGO_PKG_VERSION"),
+        http = %address,
+        took_ms = began.elapsed().as_millis() as u64,
+        "started"
+    );
+    let ended = tokio::select! {
+        () = signals.next() => None,
+        Some(ended) = running.requests.join_next() => Some(ended),
+        Some(ended) = running.ground.join_next() => Some(ended),
+        Some(ended) = running.rest.join_next() => Some(ended),
+    };
+    if let Some(ended) = ended {
+        bail!("the {} ended by itself", ended.context("a critical task panicked")?);
+    }
+    info!("stopping; what is under way is finished");
+    tokio::select! {
+        () = running.stop() => {}
+        () = signals.next() => warn!("told twice to stop"),
+    }
+    Ok(())
+}
+
+// === impl Running ===
+
+impl Running {
+    /// Requests end first, then what they rest on: the CA and the Lease.
+    async fn stop(&mut self) {
+        self.stop_requests.cancel();
+        while self.requests.join_next().await.is_some() {}
+        self.stop_ground.cancel();
+        let ended = async { while self.ground.join_next().await.is_some() {} };
+        if timeout(DRAIN, ended).await.is_err() {
+            warn!("not everything ended in time");
+        }
+    }
+}
+
+fn start(cluster: Cluster, settings: Settings, listener: TcpListener) -> Running {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let metrics = Arc::new(Metrics::default());
+    let namespace = settings.namespace.unwrap_or_else(|| cluster.namespace().to_owned());
+    let audit = Audit::new(Box::new(stdout()), settings.replica.clone(), clock.clone());
+    let (candidate, leads) =
+        Candidate::new(&cluster, &namespace, settings.lease, &settings.replica, clock.clone());
+    let keyring = Keyring::new(settings.ca.in_namespace(&namespace), clock.clone());
+    let ApproverSettings { driver_name, driver_service_account, .. } = settings.approver.clone();
+    let world = Arc::new(World::new(
+        Inventory::new(cluster.clone()),
+        settings.approver,
+        approver::decide,
+        clock.clone(),
+        metrics.clone(),
+    ));
+    let requests = Arc::new(Requests::new(Ground {
+        world: world.clone(),
+        keyring: keyring.clone(),
+        audit: Arc::new(audit),
+        metrics: metrics.clone(),
+        decisions: RequestDecisions::new(&cluster),
+        leads: leads.clone(),
+        clock: clock.clone(),
+    }));
+    let checks = checks(&world, &requests, &keyring, &metrics, &clock);
+
+    let (stop_requests, stop) = (CancellationToken::new(), CancellationToken::new());
+    let mut working = Critical::new();
+    named(&mut working, "request loop", {
+        let stop = stop_requests.clone();
+        async move { requests.run(stop).await }
+    });
+    let mut ground = Critical::new();
+    named(&mut ground, "Lease", candidate.run(stop.clone()));
+    named(&mut ground, "CA", keyring.run(cluster, leads.clone(), stop.clone()));
+    named(&mut ground, "reading of policies", {
+        let (world, stop) = (world.clone(), stop.clone());
+        async move { world.follow_policies(stop).await }
+    });
+    let statuses = policy_status::keep(world.clone(), metrics, clock, leads, stop.clone());
+    named(&mut ground, "writing of policies' statuses", statuses);
+    let mut rest = Critical::new();
+    for (what, follow) in world.inventory().follow(driver_name, driver_service_account) {
+        named(&mut rest, what, follow);
+    }
+    named(&mut rest, "HTTP server", http::serve(listener, checks, CancellationToken::new()));
+    Running { requests: working, stop_requests, ground, stop_ground: stop, rest }
+}
+
+fn named(set: &mut Critical, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+    set.spawn(async move {
+        task.await;
+        name
+    });
+}
+
+fn checks(
+    world: &Arc<World>,
+    requests: &Arc<Requests>,
+    keyring: &Arc<Keyring>,
+    metrics: &Arc<Metrics>,
+    clock: &Arc<dyn Clock>,
+) -> Arc<Checks> {
+    let live = {
+        let requests = requests.clone();
+        Box::new(move || requests.alive())
+    };
+    let ready = {
+        let (world, requests, keyring) = (world.clone(), requests.clone(), keyring.clone());
+        let clock = clock.clone();
+        Box::new(move || {
+            world.ready()?;
+            requests.ready()?;
+            keyring.status(clock.now()).ready.map_err(|reason| reason.to_string())
+        })
+    };
+    let shown = {
+        let (world, requests, keyring) = (world.clone(), requests.clone(), keyring.clone());
+        let (metrics, clock) = (metrics.clone(), clock.clone());
+        Box::new(move || {
+            let now = clock.now();
+            world.refresh_metrics();
+            requests.refresh_metrics(now);
+            metrics.saw_keyring(&keyring.status(now));
+            metrics.encode().unwrap_or_default()
+        })
+    };
+    Arc::new(Checks { live, ready, metrics: shown })
+}
