@@ -41,6 +41,7 @@ pub use self::{
     svid_policy::{
         JwtPolicy, LabelRequirement, Labels, MatchedPods, PolicyCondition, PolicyFacts, PolicyRule,
         PolicySelector, SvidPolicy, SvidPolicySpec, SvidPolicyStatus, X509Policy,
+        svid_policy_definition,
     },
     trust_targets::TrustTargets,
     verdict::{ApprovalMessage, IdentityIs},

@@ -5,7 +5,8 @@
 
 use std::collections::BTreeMap;
 
-use kube::CustomResource;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::{CustomResource, CustomResourceExt};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -112,7 +113,7 @@ pub struct PolicySelector {
 #[serde(rename_all = "camelCase", default)]
 pub struct Labels {
     /// Labels that must be there with this value.
-    #[schemars(length(max = 64))]
+    #[schemars(extend("maxProperties" = 64))]
     pub match_labels: BTreeMap<String, String>,
     /// Requirements, all of which must be met.
     #[schemars(length(max = 64))]
@@ -121,18 +122,19 @@ pub struct Labels {
 
 /// A requirement on one label.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = [
     {"rule": "(has(self.values) && size(self.values) > 0) == (self.operator in ['In', 'NotIn'])", "message": "In and NotIn need values, Exists and DoesNotExist have none"}
 ]))]
 pub struct LabelRequirement {
     /// The label's key.
-    #[schemars(required, length(min = 1, max = 317))]
+    #[schemars(length(min = 1, max = 317))]
     pub key: String,
     /// `In`, `NotIn`, `Exists` or `DoesNotExist`.
-    #[schemars(required, extend("enum" = ["In", "NotIn", "Exists", "DoesNotExist"]))]
+    #[schemars(extend("enum" = ["In", "NotIn", "Exists", "DoesNotExist"]))]
     pub operator: String,
     /// For `In` and `NotIn`.
+    #[serde(default)]
     #[schemars(length(max = 256), inner(length(max = 63)))]
     pub values: Vec<String>,
 }
@@ -178,19 +180,16 @@ pub struct JwtPolicy {
 
 /// A CEL expression that must be true.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(rename_all = "camelCase")]
 pub struct PolicyRule {
     /// What denials call it.
-    #[schemars(
-        required,
-        length(min = 1, max = 63),
-        regex(pattern = r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$")
-    )]
+    #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$"))]
     pub name: String,
     /// The expression.
-    #[schemars(required, length(min = 1, max = 2048))]
+    #[schemars(length(min = 1, max = 2048))]
     pub expression: String,
     /// What a person should know or do if it is false.
+    #[serde(default)]
     #[schemars(length(max = 512))]
     pub message: String,
 }
@@ -223,14 +222,13 @@ pub struct MatchedPods {
 
 /// A condition, as everywhere in Kubernetes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(rename_all = "camelCase")]
 pub struct PolicyCondition {
     /// `Ready`.
     #[serde(rename = "type")]
-    #[schemars(required)]
     pub kind: String,
     /// `True`, `False` or `Unknown`.
-    #[schemars(required, extend("enum" = ["True", "False", "Unknown"]))]
+    #[schemars(extend("enum" = ["True", "False", "Unknown"]))]
     pub status: String,
     /// In one word.
     pub reason: String,
@@ -255,7 +253,7 @@ struct Ttl(
     String,
 );
 
-/// The schema of a key algorithm.
+/// A key algorithm.
 #[derive(JsonSchema)]
 #[schemars(transparent)]
 #[expect(dead_code, reason = "only its schema is used")]
@@ -277,6 +275,11 @@ pub struct PolicyFacts {
     pub spec: SvidPolicySpec,
     /// What is said of it now.
     pub status: SvidPolicyStatus,
+}
+
+/// The CustomResourceDefinition. The chart holds a copy.
+pub fn svid_policy_definition() -> CustomResourceDefinition {
+    SvidPolicy::crd()
 }
 
 // === impl SvidPolicySpec ===

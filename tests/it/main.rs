@@ -26,6 +26,7 @@ mod local_ca;
 mod monitoring;
 mod no_ca;
 mod plugin;
+mod policy_crd;
 mod process;
 mod reader;
 mod recovery;
