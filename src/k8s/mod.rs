@@ -1,10 +1,12 @@
 //! The Kubernetes API: the only user of `kube`. Each file is one kind of object and the few things
 //! that are done to it; everything else sees plain types.
 
+mod bundle_map;
 mod bundle_publisher;
 mod ca_secret;
 mod cache;
 mod error;
+mod events;
 mod facts;
 mod inventory;
 mod lease;
@@ -26,10 +28,12 @@ use kube::{
 use tokio::time::timeout;
 
 pub use self::{
+    bundle_map::BundleText,
     bundle_publisher::{BundleMap, BundleMapContent, BundlePublisher},
     ca_secret::{CaSecret, StoredSecret},
     cache::{Cache, CacheState, Change, ObjectName},
     error::{ApiError, ApiErrorKind},
+    events::{EventReason, EventWriter, PodEvent, PodEvents},
     facts::{
         ConditionFacts, NamespaceFacts, NodeFacts, PodFacts, RequestFacts, ServiceAccountFacts,
         TaintFacts,

@@ -41,6 +41,8 @@ pub struct Metrics {
     pub bundle_sequence: Gauge<i64, AtomicI64>,
     /// Volumes whose SVID is under a CA key that is believed stolen.
     pub tainted_volumes: Gauge<i64, AtomicI64>,
+    /// Events on Pods that could not be written.
+    pub events_dropped: Gauge<i64, AtomicI64>,
     /// Volumes, by state.
     pub volumes: Family<StateLabel, Gauge>,
     /// Until the first SVID of any volume ends; infinite without volumes.
@@ -112,6 +114,7 @@ impl Default for Metrics {
             bundle_refused: Gauge::default(),
             bundle_sequence: Gauge::default(),
             tainted_volumes: Gauge::default(),
+            events_dropped: Gauge::default(),
             volumes: Family::default(),
             nearest_expiry: Gauge::default(),
             nearest_failing_expiry: Gauge::default(),
@@ -169,6 +172,8 @@ impl Metrics {
             "Volumes whose SVID is under a CA key that is believed stolen",
             self.tainted_volumes.clone(),
         );
+        let dropped = self.events_dropped.clone();
+        r.register("events_dropped", "Events on Pods that could not be written", dropped);
         r.register("volumes", "Volumes by state", self.volumes.clone());
         r.register_with_unit(
             "nearest_svid_expiry",

@@ -3,6 +3,7 @@
 
 mod backoff;
 mod error;
+mod events;
 mod issuer;
 mod pending;
 mod place;
@@ -36,7 +37,7 @@ pub use self::{
 };
 use self::{
     issuer::Issuer,
-    metrics::{Metrics, StateLabel, VolumeState},
+    metrics::Metrics,
     place::{Mounted, Places},
     rotator::{Rotator, RotatorHandle, Tend},
     table::VolumeTable,
@@ -44,7 +45,8 @@ use self::{
 use crate::{
     clock::Clock,
     id::{IdTemplate, SpiffeId, TemplateInput, TrustDomain},
-    signer::{Assigned, Signer, SignerStatus},
+    k8s::PodEvents,
+    signer::{Assigned, Signer},
     sys::{KubeletDir, Mounter, selinux},
     trust::{BundleStore, TaintedKeys, TrustBundles},
     volume::{Limits, VolumeSpec},
@@ -67,6 +69,8 @@ pub struct NodeConfig {
     pub mounter: Box<dyn Mounter>,
     /// How records are known that were written here.
     pub record_key: RecordKey,
+    /// Where pods' owners are told what fails.
+    pub events: PodEvents,
 }
 
 /// A node before it has a signer: it can look at what an earlier process left.
@@ -76,6 +80,7 @@ pub struct NodeGround {
     template: IdTemplate,
     limits: Limits,
     metrics: Arc<Metrics>,
+    events: PodEvents,
 }
 
 /// Every volume of this node and what keeps them.
@@ -85,6 +90,7 @@ pub struct Node {
     template: IdTemplate,
     limits: Limits,
     metrics: Arc<Metrics>,
+    events: PodEvents,
     clock: Arc<dyn Clock>,
     issuer: Issuer,
     table: VolumeTable,
@@ -103,13 +109,14 @@ pub struct Node {
 impl NodeGround {
     /// Looks at the node: is SELinux on?
     pub fn new(config: NodeConfig, metrics: Arc<Metrics>) -> Result<Self, NodeError> {
-        let NodeConfig { driver_name, kubelet, trust_domain, limits, mounter, record_key } = config;
+        let NodeConfig { driver_name, kubelet, trust_domain, limits, mounter, record_key, events } =
+            config;
         let mounts = mounter.mounts().map_err(NodeError::io("read", "mountinfo"))?;
         let rootcontext =
             selinux::is_enabled(&mounts).then(|| selinux::CONTAINER_FILE_CONTEXT.to_owned());
         let places = Places { driver_name, kubelet, mounter, record_key, rootcontext };
         let template = IdTemplate::default();
-        Ok(Self { places, trust_domain, template, limits, metrics })
+        Ok(Self { places, trust_domain, template, limits, metrics, events })
     }
 
     /// The node with its signer. It serves nothing and renews nothing before
@@ -120,7 +127,7 @@ impl NodeGround {
         bundles: Arc<BundleStore>,
         clock: Arc<dyn Clock>,
     ) -> (Arc<Node>, RotatorInbox) {
-        let Self { places, trust_domain, template, limits, metrics } = self;
+        let Self { places, trust_domain, template, limits, metrics, events } = self;
         let (rotator, inbox) = rotator::channel();
         let (bundle_changes, taint_changes) = (bundles.subscribe(), bundles.subscribe_tainted());
         let ending = CancellationToken::new();
@@ -137,6 +144,7 @@ impl NodeGround {
             template,
             limits,
             metrics,
+            events,
             clock,
             issuer,
             table: VolumeTable::default(),
@@ -215,42 +223,6 @@ impl Node {
             return Ok(());
         }
         Err(format!("the renewal loop has been silent for {} s", silence.as_secs()))
-    }
-
-    /// Brings the metrics that are not counted but looked at up to date.
-    pub fn refresh_metrics(&self) {
-        let now = self.clock.now();
-        let mut counts: BTreeMap<&str, (VolumeState, i64)> =
-            VolumeState::ALL.into_iter().map(|state| (state.label(), (state, 0))).collect();
-        let (mut nearest, mut nearest_failing) = (f64::INFINITY, f64::INFINITY);
-        let mut tainted = 0;
-        for volume in self.table.all() {
-            let status = volume.status();
-            let state = status.state(now);
-            tainted += i64::from(status.tainted);
-            if let Some((_, count)) = counts.get_mut(state.label()) {
-                *count += 1;
-            }
-            if let Some(left) = status.remaining(now).filter(|_| status.live) {
-                nearest = nearest.min(left.as_secs_f64());
-                if state == VolumeState::Failing {
-                    nearest_failing = nearest_failing.min(left.as_secs_f64());
-                }
-            }
-        }
-        for (state, count) in counts.into_values() {
-            self.metrics.volumes.get_or_create(&StateLabel { state }).set(count);
-        }
-        self.metrics.tainted_volumes.set(tainted);
-        let bundles = self.issuer.bundles.current();
-        let sequence = bundles.and_then(|bundles| bundles.own.sequence());
-        self.metrics.bundle_sequence.set(sequence.unwrap_or_default() as i64);
-        self.metrics.nearest_expiry.set(nearest);
-        self.metrics.nearest_failing_expiry.set(nearest_failing);
-        let SignerStatus { ready, ca_not_after } = self.issuer.signer.status();
-        self.metrics.signer_ready.set(i64::from(ready.is_ok()));
-        let end = ca_not_after.and_then(|end| end.duration_since(std::time::UNIX_EPOCH).ok());
-        self.metrics.ca_expiry.set(end.map_or(0, |end| end.as_secs() as i64));
     }
 
     /// Runs a call to its end, though its caller may be gone.

@@ -93,6 +93,7 @@ impl Node {
             return Ok(());
         };
         warn!(volume = %volume.id, class = error.class().label(), %error, "publish failed");
+        self.tell_refused(&work, &error);
         let error = match error.is_final() {
             true => self.undo(volume, &mut work, error),
             false => error,

@@ -1,9 +1,14 @@
-//! NodeGetVolumeStats: room, and whether all is well.
+//! How the volumes are: NodeGetVolumeStats for one, metrics for all.
+
+use std::{collections::BTreeMap, time::UNIX_EPOCH};
 
 use tokio::task::block_in_place;
 
-use super::{Node, NodeError, metrics::VolumeState};
-use crate::volume::VolumeId;
+use super::{
+    Node, NodeError,
+    metrics::{StateLabel, VolumeState},
+};
+use crate::{signer::SignerStatus, volume::VolumeId};
 
 /// How full a volume is, and what is wrong with it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,5 +75,42 @@ impl Node {
             available: usage.inodes_free,
         };
         Ok(VolumeStats { bytes, inodes, abnormal })
+    }
+
+    /// Brings the metrics that are not counted but looked at up to date.
+    pub fn refresh_metrics(&self) {
+        let now = self.clock.now();
+        let mut counts: BTreeMap<&str, (VolumeState, i64)> =
+            VolumeState::ALL.into_iter().map(|state| (state.label(), (state, 0))).collect();
+        let (mut nearest, mut nearest_failing) = (f64::INFINITY, f64::INFINITY);
+        let mut tainted = 0;
+        for volume in self.table.all() {
+            let status = volume.status();
+            let state = status.state(now);
+            tainted += i64::from(status.tainted);
+            if let Some((_, count)) = counts.get_mut(state.label()) {
+                *count += 1;
+            }
+            if let Some(left) = status.remaining(now).filter(|_| status.live) {
+                nearest = nearest.min(left.as_secs_f64());
+                if state == VolumeState::Failing {
+                    nearest_failing = nearest_failing.min(left.as_secs_f64());
+                }
+            }
+        }
+        for (state, count) in counts.into_values() {
+            self.metrics.volumes.get_or_create(&StateLabel { state }).set(count);
+        }
+        self.metrics.tainted_volumes.set(tainted);
+        self.metrics.events_dropped.set(self.events.dropped() as i64);
+        let bundles = self.issuer.bundles.current();
+        let sequence = bundles.and_then(|bundles| bundles.own.sequence());
+        self.metrics.bundle_sequence.set(sequence.unwrap_or_default() as i64);
+        self.metrics.nearest_expiry.set(nearest);
+        self.metrics.nearest_failing_expiry.set(nearest_failing);
+        let SignerStatus { ready, ca_not_after } = self.issuer.signer.status();
+        self.metrics.signer_ready.set(i64::from(ready.is_ok()));
+        let end = ca_not_after.and_then(|end| end.duration_since(UNIX_EPOCH).ok());
+        self.metrics.ca_expiry.set(end.map_or(0, |end| end.as_secs() as i64));
     }
 }

@@ -37,8 +37,12 @@ impl Node {
         // It was rendered before, of the same names.
         let id = self.identity(work.spec.as_ref()?, work.assigned.as_ref()).ok()?;
         let began = self.clock.now();
+        let was_failing = work.last_error.is_some();
         let next = match self.tend_locked(&volume, &mut work, &id, due).await {
             Ok(()) => {
+                if was_failing && work.last_error.is_none() {
+                    self.tell_renewed(&work);
+                }
                 let svid = work.svid.as_ref()?;
                 Some(volume.next_look(&svid.x509, work.taint, began))
             }
@@ -254,6 +258,7 @@ impl Node {
     ) -> SystemTime {
         let (now, class) = (self.clock.now(), error.class());
         work.failed(now, class, &error.to_string());
+        self.tell_not_renewed(work, error);
         let end = work.svid.as_ref().map(|svid| svid.x509.not_after());
         let remaining = end.and_then(|end| end.duration_since(now).ok()).unwrap_or_default();
         let wait = error.retry_after();

@@ -2,6 +2,7 @@
 
 mod merge;
 mod published;
+mod shared;
 mod store;
 mod tainted;
 #[cfg(test)]
@@ -14,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::{
     published::{PublishedError, PublishedTrust},
+    shared::SharedBundle,
     store::BundleStore,
     tainted::TaintedKeys,
 };

@@ -153,6 +153,7 @@ impl Machine {
             limits: Limits::default(),
             mounter: Box::new(LinuxMounter),
             record_key: RecordKey::open(self.root.path()).unwrap(),
+            events: Default::default(),
         };
         let ground = NodeGround::new(config, Arc::default()).unwrap();
         let recovered = ground.look_around(self.clock.now()).unwrap();

@@ -220,6 +220,7 @@ fn a_thousand_rotations_show_no_reader_a_mismatched_or_missing_file() {
                 limits: Limits::default(),
                 mounter: Box::new(LinuxMounter),
                 record_key: RecordKey::open(root.path()).unwrap(),
+                events: Default::default(),
             },
             Arc::new(Metrics::default()),
         )

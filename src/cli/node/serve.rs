@@ -167,6 +167,7 @@ async fn start(settings: Settings) -> Result<Started> {
             limits,
             mounter: Box::new(LinuxMounter),
             record_key: RecordKey::open(&plugin_dir)?,
+            events: Default::default(),
         },
         metrics.clone(),
     )?;
