@@ -123,6 +123,7 @@ enum StoredStage {
     },
     Active {
         sign_from: Moment,
+        first: bool,
     },
     Retired {
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -241,7 +242,7 @@ impl Stored {
             },
             stage: match entry.stage {
                 Stage::Prepared { hurry, first } => StoredStage::Prepared { hurry, first },
-                Stage::Active { sign_from } => StoredStage::Active { sign_from },
+                Stage::Active { sign_from, first } => StoredStage::Active { sign_from, first },
                 Stage::Retired { sign_from, sign_until, remove_at, dropped } => {
                     StoredStage::Retired { sign_from, sign_until, remove_at, dropped }
                 }
@@ -265,7 +266,7 @@ impl Stored {
         }
         let stage = match self.stage {
             StoredStage::Prepared { hurry, first } => Stage::Prepared { hurry, first },
-            StoredStage::Active { sign_from } => Stage::Active { sign_from },
+            StoredStage::Active { sign_from, first } => Stage::Active { sign_from, first },
             StoredStage::Retired { sign_from, sign_until, remove_at, dropped } => {
                 Stage::Retired { sign_from, sign_until, remove_at, dropped }
             }

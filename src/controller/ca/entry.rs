@@ -47,11 +47,17 @@ pub(super) enum Stage {
         first: bool,
     },
     /// Signs.
-    Active { sign_from: Moment },
+    Active {
+        sign_from: Moment,
+        /// Nobody trusted anything before it.
+        first: bool,
+    },
     /// Signs no longer, and stays in the bundle for what it has signed.
     Retired {
+        /// Nothing for a root of which there was no key.
         sign_from: Option<Moment>,
         sign_until: Moment,
+        /// When nothing that it signed is left.
         remove_at: Moment,
         /// Taken out of the bundle by force.
         dropped: bool,
@@ -108,7 +114,7 @@ impl Entry {
     /// From when to when its key may be used.
     pub(super) fn signs(&self) -> Option<(Moment, Moment)> {
         let (from, until) = match self.stage {
-            Stage::Active { sign_from } => (sign_from, self.end()),
+            Stage::Active { sign_from, .. } => (sign_from, self.end()),
             Stage::Retired { sign_from, sign_until, .. } => (sign_from?, sign_until),
             Stage::Prepared { .. } | Stage::Foreign { .. } => return None,
         };
@@ -134,14 +140,14 @@ impl Entry {
     }
 
     /// This share of its life, in sixths.
-    pub(super) fn sixths(&self, count: u32) -> Moment {
+    pub(super) fn sixths(&self, count: u64) -> Moment {
         let start = Moment::of(self.ca.certificate.not_before());
-        start.after(self.end().since(start) / 6 * count)
+        start.after(Duration::from_secs(self.end().since(start).as_secs() * count / 6))
     }
 
     /// Stops it: the others learn of that within the handover.
     pub(super) fn retire(&mut self, now: Moment) {
-        let Stage::Active { sign_from } = self.stage else { return };
+        let Stage::Active { sign_from, .. } = self.stage else { return };
         let sign_until = now.after(HANDOVER).min(self.end());
         // Nothing outlives the chain that it hangs from.
         let remove_at = sign_until.after(self.max_ttl + SKEW).min(self.end().after(SKEW));

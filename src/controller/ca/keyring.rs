@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::{
     CaSettings, CaState,
-    entry::Entry,
+    entry::{Entry, Stage},
     moment::Moment,
     settings::SKEW,
     signing::{NotReady, SigningAuthority},
@@ -37,8 +37,8 @@ struct Seen {
     bundle: Option<TrustBundle>,
     /// Its roots, by fingerprint.
     published: Vec<String>,
-    /// When a bundle without this root was last seen.
-    absent: BTreeMap<String, Moment>,
+    /// When each root of it was seen to appear; nothing for those that were there already.
+    appeared: BTreeMap<String, Moment>,
     /// CAs that were found good here once.
     good: Vec<String>,
     problems: Vec<String>,
@@ -134,16 +134,12 @@ impl Keyring {
         let now = Moment::of(now);
         let published: Vec<String> =
             bundle.x509_authorities().iter().map(|root| root.sha256()).collect();
-        let known: Vec<String> = match &seen.state {
-            Some(state) => state.roots().iter().map(|root| root.sha256()).collect(),
-            None => Vec::new(),
-        };
-        seen.absent.retain(|root, _| known.contains(root));
-        for root in known {
-            if !published.contains(&root) {
-                seen.absent.insert(root, now);
-            }
+        if seen.bundle.is_some() {
+            let before = std::mem::take(&mut seen.published);
+            let new = published.iter().filter(|root| !before.contains(root));
+            seen.appeared.extend(new.map(|root| (root.clone(), now)));
         }
+        seen.appeared.retain(|root, _| published.contains(root));
         seen.bundle = Some(bundle.clone());
         seen.published = published;
     }
@@ -183,7 +179,7 @@ impl Seen {
         let active = state.entries.iter().filter(|entry| entry.is_active());
         let retired = state.entries.iter().rev().filter(|entry| !entry.is_active());
         for entry in active.chain(retired) {
-            match self.judge(entry, settings, now) {
+            match self.judge(entry, &state, settings, now) {
                 Ok(authority) => return Ok(authority),
                 Err(reason) if obstacle.is_none() => obstacle = reason,
                 Err(_) => {}
@@ -201,6 +197,7 @@ impl Seen {
     fn judge(
         &mut self,
         entry: &Entry,
+        state: &CaState,
         settings: &CaSettings,
         now: Moment,
     ) -> Result<Arc<SigningAuthority>, Option<NotReady>> {
@@ -227,14 +224,11 @@ impl Seen {
             ))));
         }
         if !self.good.contains(&entry.ca.id) {
-            // The leader says it was published for long enough; not if it was seen to be missing.
-            let seen_at = anchors.iter().map(|root| self.absent.get(root)).min().flatten();
-            let since = entry_published_before(seen_at, from, settings);
-            if let Some(at) = since.filter(|at| now < *at) {
-                let reason = format!(
-                    "the root of the CA {} was missing from the published bundle a moment ago; it signs from {at}",
-                    entry.ca.key_id
-                );
+            let at = self.ready_at(entry, state, settings);
+            if now < at {
+                let key = &entry.ca.key_id;
+                let reason =
+                    format!("the root of the CA {key} is published; it signs here from {at}");
                 return Err(Some(NotReady::new(reason).until(at)));
             }
             self.good.push(entry.ca.id.clone());
@@ -242,15 +236,20 @@ impl Seen {
         self.signing.insert(entry.ca.id.clone(), authority.clone());
         Ok(authority)
     }
-}
 
-/// Where this replica saw a bundle without the root so shortly before the CA began that it cannot
-/// have been published for long enough: from when it may sign here.
-fn entry_published_before(
-    absent: Option<&Moment>,
-    sign_from: Moment,
-    settings: &CaSettings,
-) -> Option<Moment> {
-    let at = absent?.after(settings.propagation);
-    (at > sign_from.after(SKEW)).then_some(at)
+    /// From when a published CA may sign here: the propagation time after this replica saw its root
+    /// appear. One that came later believes the leader, whose clock may be behind.
+    fn ready_at(&self, entry: &Entry, state: &CaState, settings: &CaSettings) -> Moment {
+        if matches!(entry.stage, Stage::Active { first: true, .. }) {
+            return Moment::default();
+        }
+        let ready = |root: &String| match (self.appeared.get(root), state.published.get(root)) {
+            (Some(seen), _) => Some(seen.after(settings.propagation)),
+            (None, Some(since)) => Some(since.after(settings.propagation + SKEW)),
+            (None, None) => None,
+        };
+        let anchors = entry.ca.anchors.iter().filter(|root| self.published.contains(root));
+        let sign_from = entry.signs().map_or(Moment::default(), |(from, _)| from);
+        anchors.filter_map(ready).min().unwrap_or(sign_from.after(settings.propagation))
+    }
 }

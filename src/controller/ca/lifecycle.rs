@@ -95,7 +95,10 @@ pub(super) fn begin(
     let mut begun = advance(&empty, world, settings, now)?;
     for entry in &mut begun.state.entries {
         if let Stage::Prepared { first, .. } = &mut entry.stage {
-            *first = world.published.is_none() && world.retiring.is_empty();
+            // Nodes with a local CA trust someone, though its certificate can't be read just now.
+            *first = world.published.is_none()
+                && world.retiring.is_empty()
+                && settings.retiring_dir.is_none();
         }
     }
     Ok(begun)
@@ -208,7 +211,10 @@ impl Step<'_> {
         let entry = Entry::foreign(root.clone(), remove_at);
         match self.state.entries.iter_mut().find(|known| known.ca.id == entry.ca.id) {
             Some(known) => {
-                if let Stage::Foreign { remove_at: at } = &mut known.stage {
+                // What was taken out by force stays out as long as it is shown.
+                if let Stage::Foreign { remove_at: at }
+                | Stage::Retired { sign_from: None, remove_at: at, .. } = &mut known.stage
+                {
                     *at = remove_at.max(*at);
                 }
             }
@@ -329,9 +335,10 @@ impl Step<'_> {
             return;
         }
         let id = next.ca.id.clone();
+        let first = matches!(next.stage, Stage::Prepared { first: true, .. });
         for entry in &mut self.state.entries {
             if entry.ca.id == id {
-                entry.stage = Stage::Active { sign_from: now };
+                entry.stage = Stage::Active { sign_from: now, first };
             } else {
                 entry.retire(now);
             }

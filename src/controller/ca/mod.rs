@@ -15,6 +15,8 @@ mod settings;
 mod signing;
 mod state;
 mod status;
+#[cfg(test)]
+mod tests;
 mod upstream;
 
 pub use self::{
