@@ -1,5 +1,6 @@
 //! The command line: arguments become configuration, configuration becomes wiring.
 
+mod ca;
 mod controller;
 mod demo;
 mod inspect;
@@ -31,6 +32,8 @@ enum Command {
     Node(Box<node::NodeArgs>),
     /// Run the controller: decide on requests, sign them, keep the CA and publish its bundle.
     Controller(Box<controller::ControllerArgs>),
+    /// Look at the controller's CA, rotate it, or act when a key is stolen or lost.
+    Ca(ca::CaArgs),
     /// Show a volume, certificate, chain, trust bundle or key, and whether it is good.
     Inspect(inspect::InspectArgs),
     Demo(demo::DemoArgs),
@@ -69,6 +72,7 @@ pub fn main() -> ExitCode {
     let result = match cli.command {
         Command::Node(args) => node::run(*args),
         Command::Controller(args) => controller::run(*args),
+        Command::Ca(args) => ca::run(args, &SystemClock),
         Command::Inspect(args) => inspect::run(args, &SystemClock),
         Command::Demo(args) => demo::run(&args),
         Command::Version(args) => version::run(&args),

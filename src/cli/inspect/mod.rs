@@ -25,6 +25,7 @@ use std::{
 use anyhow::Result;
 use clap::Args;
 
+pub(super) use self::style::clean;
 use self::{
     judge::Against,
     moment::Moment,

@@ -43,7 +43,7 @@ impl Style {
 
 /// A certificate's names and a record's messages are somebody else's words: they must not steer
 /// the terminal.
-pub(super) fn clean(text: &str) -> String {
+pub(in crate::cli) fn clean(text: &str) -> String {
     let steers = |c: char| {
         c.is_control()
             || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
