@@ -8,6 +8,8 @@ mod cache;
 mod error;
 mod events;
 mod facts;
+#[cfg(test)]
+pub(crate) mod fake;
 mod inventory;
 mod lease;
 pub mod names;

@@ -91,7 +91,10 @@ pub enum NodeError {
         seconds: u64,
     },
     /// The signer signed before anyone knew whom to trust.
-    #[error("no SVID: there is no trust bundle to verify it by yet")]
+    #[error(
+        "no SVID: there is no trust bundle to verify it by yet; the svid-csi controller publishes \
+         one once it has a CA"
+    )]
     NoBundle,
     /// What was signed isn't what was asked for.
     #[error("the signer's answer was refused: {0}")]

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
@@ -74,6 +74,9 @@ impl Issuer {
     /// A new SVID with a new key.
     pub(super) async fn issue(&self, wish: Wish<'_>) -> Result<Issued, NodeError> {
         let deadline = Instant::now() + SIGN_TIMEOUT;
+        if self.signer.is_remote() {
+            self.trusts_someone(wish.patience, deadline).await?;
+        }
         let mut assigned = None;
         match self.issue_as(&wish, &wish.asked, deadline).await {
             // Once: a policy that changes its mind all the time is for a person to look at.
@@ -94,6 +97,29 @@ impl Issuer {
         }
         let (svid, bundles) = self.issue_as(&wish, other, deadline).await?;
         Ok(Issued { svid, bundles, assigned })
+    }
+
+    /// Waits for a bundle: what nobody can verify is not worth asking for. A local CA, which has
+    /// none while it can't sign, says why itself.
+    async fn trusts_someone(&self, patience: Patience, deadline: Instant) -> Result<(), NodeError> {
+        let mut bundles = self.bundles.subscribe();
+        if bundles.borrow().is_some() {
+            return Ok(());
+        }
+        let published = async { bundles.wait_for(Option::is_some).await.is_ok() };
+        let found = match patience {
+            Patience::TriesOnce => false,
+            Patience::Waits => tokio::select! {
+                published = timeout_at(deadline, published) => published.unwrap_or(false),
+                () = self.ending.cancelled() => return Err(NodeError::ShuttingDown),
+            },
+        };
+        if found {
+            return Ok(());
+        }
+        // Where the API server is away, that is why.
+        self.signer.status().ready?;
+        Err(NodeError::NoBundle)
     }
 
     async fn issue_as(

@@ -213,7 +213,11 @@ impl Node {
             return Err(NodeError::ShuttingDown.to_string());
         }
         self.alive()?;
-        self.issuer.signer.status().ready.map_err(|error| error.to_string())
+        self.issuer.signer.status().ready.map_err(|error| error.to_string())?;
+        match self.issuer.bundles.current() {
+            Some(_) => Ok(()),
+            None => Err(NodeError::NoBundle.to_string()),
+        }
     }
 
     /// Whether the renewal loop goes round; `Err` says since when it does not.

@@ -14,7 +14,7 @@ use crate::{
         csr::{CsrMetrics, CsrSigner},
         local::LocalSigner,
     },
-    trust::{BundleSource, BundleStore, RecoveredTrust, TrustBundles},
+    trust::{BundleSource, BundleStore, RecoveredTrust},
 };
 
 /// Who signs, and whom the volumes trust.
@@ -54,10 +54,7 @@ impl Signing {
                     .map_err(|error| UsageError::new("--signer csr", error))?;
                 let signer = CsrSigner::new(cluster.clone(), node_name.to_owned(), metrics.clone());
                 // What the volumes hold stands until the controller's bundle is read.
-                let bundles = match trust.bundle {
-                    Some(bundle) => BundleStore::new(TrustBundles::own(bundle)),
-                    None => BundleStore::default(),
-                };
+                let bundles = BundleStore::recovered(trust.bundle);
                 let (kind, bundles) = (Kind::Csr(Arc::new(signer)), Arc::new(bundles));
                 Ok(Self { kind, bundles, cluster: Some(cluster) })
             }
