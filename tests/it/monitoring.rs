@@ -1,9 +1,13 @@
-//! What the chart's alerts and dashboard ask for is what the node plugin shows.
+//! What the chart's alerts and dashboard ask for is what the node plugin and the controller show.
 
 use std::collections::BTreeSet;
 
 use svid_csi::{
     class::Class,
+    controller::{
+        audit,
+        metrics::{CacheLabel, ClassLabel, Metrics as ControllerMetrics},
+    },
     node::metrics::{Metrics, Outcome, StateLabel, VolumeState},
 };
 
@@ -11,7 +15,7 @@ const ALERTS: &str = include_str!("../../deploy/charts/svid-csi/monitoring/alert
 const DASHBOARD: &str = include_str!("../../deploy/charts/svid-csi/monitoring/dashboard.json");
 const OPERATIONS: &str = include_str!("../../docs/operations.md");
 
-/// Every family and the names of its samples.
+/// Every family of the node plugin and the names of its samples.
 fn samples() -> Vec<(String, Vec<String>)> {
     let metrics = Metrics::default();
     // A family without a member is not shown.
@@ -22,7 +26,21 @@ fn samples() -> Vec<(String, Vec<String>)> {
         family.get_or_create(&ok).inc();
     }
     metrics.volumes.get_or_create(&StateLabel { state: VolumeState::Live }).set(1);
-    let exposition = metrics.encode().unwrap();
+    families(&metrics.encode().unwrap())
+}
+
+/// The same of the controller.
+fn controller_samples() -> Vec<(String, Vec<String>)> {
+    let controller = ControllerMetrics::default();
+    controller.decided(audit::Outcome::Sign, "SvidPolicy");
+    controller.api_errors.get_or_create(&ClassLabel(Class::Internal)).inc();
+    for family in [&controller.cache_synced, &controller.cache_failing] {
+        family.get_or_create(&CacheLabel("pods")).set(1);
+    }
+    families(&controller.encode().unwrap())
+}
+
+fn families(exposition: &str) -> Vec<(String, Vec<String>)> {
     let families = exposition.lines().filter_map(|line| line.strip_prefix("# TYPE "));
     families
         .map(|family| {
@@ -47,7 +65,8 @@ fn named(text: &str) -> BTreeSet<&str> {
 
 #[test]
 fn alerts_and_dashboard_name_metrics_that_exist() {
-    let known: BTreeSet<String> = samples().into_iter().flat_map(|(_, names)| names).collect();
+    let families = samples().into_iter().chain(controller_samples());
+    let known: BTreeSet<String> = families.flat_map(|(_, names)| names).collect();
     for (file, text) in [("alerts.yaml", ALERTS), ("dashboard.json", DASHBOARD)] {
         let named = named(text);
         assert!(named.len() > 5, "{file} names {} metrics", named.len());

@@ -20,8 +20,24 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/component: node
 {{- end }}
 
+{{- /* The same of the controller's Deployment. */}}
+{{- define "svid-csi.controllerSelector" -}}
+app.kubernetes.io/name: {{ include "svid-csi.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/component: controller
+{{- end }}
+
 {{- define "svid-csi.labels" -}}
 {{ include "svid-csi.selector" . }}
+{{ include "svid-csi.moreLabels" . }}
+{{- end }}
+
+{{- define "svid-csi.controllerLabels" -}}
+{{ include "svid-csi.controllerSelector" . }}
+{{ include "svid-csi.moreLabels" . }}
+{{- end }}
+
+{{- define "svid-csi.moreLabels" -}}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/part-of: svid-csi
 app.kubernetes.io/managed-by: {{ .Release.Service }}
@@ -39,6 +55,34 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- end }}
 {{- end }}
 
+{{- /* At most 63 characters, like a Deployment's name. */}}
+{{- define "svid-csi.controllerName" -}}
+{{- printf "%s-controller" (include "svid-csi.fullname" . | trunc 52 | trimSuffix "-") }}
+{{- end }}
+
+{{- define "svid-csi.controllerServiceAccount" -}}
+{{- default (include "svid-csi.controllerName" .) .Values.controller.serviceAccount.name }}
+{{- end }}
+
+{{- define "svid-csi.driverUser" -}}
+{{- printf "system:serviceaccount:%s:%s" .Release.Namespace (include "svid-csi.serviceAccount" .) }}
+{{- end }}
+
+{{- define "svid-csi.controllerUser" -}}
+{{- default (printf "system:serviceaccount:%s:%s" .Release.Namespace (include "svid-csi.controllerServiceAccount" .)) .Values.controller.username }}
+{{- end }}
+
+{{- /* Whether this release runs the controller: "true" or nothing. */}}
+{{- define "svid-csi.controller" -}}
+{{- $wish := toString .Values.controller.enabled }}
+{{- if or (eq $wish "true") (and (eq $wish "auto") (eq .Values.signer "csr") (not .Values.controller.username)) }}true{{ end }}
+{{- end }}
+
+{{- /* Whether there is a controller that the driver works with: "true" or nothing. */}}
+{{- define "svid-csi.cluster" -}}
+{{- if or (eq .Values.signer "csr") (include "svid-csi.controller" .) .Values.controller.username }}true{{ end }}
+{{- end }}
+
 {{- define "svid-csi.image" -}}
 {{- .Values.image.repository }}
 {{- if .Values.image.digest }}@{{ .Values.image.digest }}
@@ -53,4 +97,18 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- $wish = semverCompare ">=1.35.0-0" .Capabilities.KubeVersion.Version | toString }}
 {{- end }}
 {{- and .Values.csiDriver.tokenAudiences (eq $wish "true") | empty | not }}
+{{- end }}
+
+{{- /* The API server: a policy can't name it, and its port is the Service's or its own, as the network
+       plugin sees it. */}}
+{{- define "svid-csi.apiServerEgress" -}}
+- ports:
+    {{- range .Values.networkPolicy.apiServerPorts }}
+    - port: {{ . }}
+      protocol: TCP
+    {{- end }}
+  {{- with .Values.networkPolicy.apiServerPeers }}
+  to:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
 {{- end }}
