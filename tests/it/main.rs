@@ -30,6 +30,7 @@ mod policy_crd;
 mod process;
 mod reader;
 mod recovery;
+mod rights;
 mod sanity;
 mod steps;
 mod taint;
