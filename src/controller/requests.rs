@@ -78,6 +78,8 @@ const CONCURRENCY: usize = 64;
 const COURTESY: Duration = Duration::from_secs(1);
 /// How long what is under way may take at the end.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How often it looks whether enough is known to begin.
+const LISTING: Duration = Duration::from_millis(100);
 /// How often the loop turns at least, and how long it may not before it is dead.
 const BEAT: Duration = Duration::from_secs(5);
 const SILENCE: Duration = Duration::from_secs(60);
@@ -138,10 +140,12 @@ impl Requests {
         while !stop.is_cancelled() {
             let now = Instant::now();
             *self.beat.lock().unwrap_or_else(PoisonError::into_inner) = now;
-            // What is due now is worked on when there is room, or when something is known at all.
-            let due = match self.start(&mut work, now) {
+            let knows = self.judge.world.ready().is_ok() && self.cache.is_synced();
+            let due = match knows && self.start(&mut work, now) {
                 true => work.queue.next_due().map_or(now + BEAT, |due| due.min(now + BEAT)),
-                false => now + BEAT,
+                // There is room when a task ends, which wakes too.
+                false if knows => now + BEAT,
+                false => now + LISTING,
             };
             tokio::select! {
                 biased;
@@ -160,9 +164,6 @@ impl Requests {
 
     /// Starts what is due; whether there was room for all of it.
     fn start(&self, work: &mut Work, now: Instant) -> bool {
-        if self.judge.world.ready().is_err() || !self.cache.is_synced() {
-            return false;
-        }
         while work.queue.running() < CONCURRENCY {
             let Some(name) = work.queue.take(now) else { return true };
             let request = self.cache.get(&name).filter(|request| {

@@ -279,14 +279,16 @@ impl<T> Cache<T> {
     }
 }
 
-/// Servers of some versions have streaming lists switched off, and say so in one of these ways.
+/// Servers of some versions have streaming lists switched off, and those in front of an old etcd
+/// cannot make them; each says so in a way of its own. Listing serves with all of them.
 fn refuses_streaming(error: &watcher::Error) -> bool {
     match error {
         watcher::Error::WatchStartFailed(kube::Error::Api(status))
         | watcher::Error::InitialListFailed(kube::Error::Api(status)) => {
             matches!(status.code, 400 | 422)
         }
-        watcher::Error::WatchError(status) => matches!(status.code, 400 | 422),
+        // 410 is said of what was listed.
+        watcher::Error::WatchError(status) => status.code != 410,
         _ => false,
     }
 }
