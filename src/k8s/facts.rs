@@ -331,3 +331,6 @@ impl From<ServiceAccount> for ServiceAccountFacts {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

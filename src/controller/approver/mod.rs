@@ -113,3 +113,6 @@ impl Grant {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -115,3 +115,97 @@ impl Requirement {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn labels(requirements: &[(&str, &str, &[&str])]) -> Labels {
+        let requirement = |(key, operator, values): &(&str, &str, &[&str])| LabelRequirement {
+            key: (*key).to_owned(),
+            operator: (*operator).to_owned(),
+            values: values.iter().map(|value| (*value).to_owned()).collect(),
+        };
+        Labels {
+            match_labels: BTreeMap::new(),
+            match_expressions: requirements.iter().map(requirement).collect(),
+        }
+    }
+
+    fn matches(selector: &PolicySelector) -> bool {
+        let labels = |key: &str| BTreeMap::from([(key.to_owned(), "yes".to_owned())]);
+        let pod = PodFacts {
+            namespace: "shop".to_owned(),
+            name: "web-0".to_owned(),
+            labels: labels("pod"),
+            ..Default::default()
+        };
+        let namespace = NamespaceFacts {
+            name: "shop".to_owned(),
+            uid: String::new(),
+            labels: labels("namespace"),
+        };
+        Selector::read(selector).0.matches(&pod, &namespace)
+    }
+
+    #[test]
+    fn requirements_are_those_of_kubernetes() {
+        for (requirement, met) in [
+            (("pod", "In", ["yes", "no"].as_slice()), true),
+            (("pod", "In", &["no"]), false),
+            (("absent", "In", &["yes"]), false),
+            (("pod", "NotIn", &["no"]), true),
+            (("pod", "NotIn", &["yes"]), false),
+            (("absent", "NotIn", &["yes"]), true),
+            (("pod", "Exists", &[]), true),
+            (("absent", "Exists", &[]), false),
+            (("pod", "DoesNotExist", &[]), false),
+            (("absent", "DoesNotExist", &[]), true),
+        ] {
+            let pods = Some(labels(&[requirement]));
+            let selector = PolicySelector { pods, ..Default::default() };
+            assert_eq!(matches(&selector), met, "{requirement:?}");
+        }
+    }
+
+    #[test]
+    fn all_parts_must_match_and_an_absent_part_does() {
+        assert!(matches(&PolicySelector::default()));
+        for (accounts, met) in [
+            (["default"].as_slice(), true),
+            (&["shop/default"], true),
+            (&["other/default"], false),
+            (&["other", "default"], true),
+            (&["shop"], false),
+        ] {
+            let service_accounts = accounts.iter().map(|one| (*one).to_owned()).collect();
+            let selector = PolicySelector { service_accounts, ..Default::default() };
+            assert_eq!(matches(&selector), met, "{accounts:?}");
+        }
+        let selector = PolicySelector {
+            namespaces: Some(labels(&[("namespace", "In", &["yes"])])),
+            pods: Some(labels(&[("pod", "In", &["no"])])),
+            ..Default::default()
+        };
+        assert!(!matches(&selector));
+    }
+
+    #[test]
+    fn what_is_not_understood_is_met_and_said() {
+        for (requirement, problem) in [
+            (("pod", "Like", ["x"].as_slice()), "unknown"),
+            (("pod", "In", &[]), "needs values"),
+            (("pod", "Exists", &["x"]), "has no values"),
+            (("", "Exists", &[]), "needs a key"),
+        ] {
+            let pods = Some(labels(&[requirement]));
+            let selector = PolicySelector { pods, ..Default::default() };
+            assert!(matches(&selector), "{requirement:?}");
+            let (_, problems) = Selector::read(&selector);
+            assert!(problems[0].contains(problem), "{problems:?}");
+        }
+        let service_accounts = vec!["a/b/c".to_owned(), "/x".to_owned(), String::new()];
+        let selector = PolicySelector { service_accounts, ..Default::default() };
+        assert_eq!(Selector::read(&selector).1.len(), 3);
+    }
+}
