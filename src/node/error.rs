@@ -151,9 +151,9 @@ impl NodeError {
             | Self::SignerAway { .. }
             | Self::NoBundle => Class::Unavailable,
             Self::Sign(error) => error.class(),
-            Self::Refused(_) | Self::Pki(_) | Self::Csr(_) | Self::Io { .. } | Self::Panicked => {
-                Class::Internal
-            }
+            // Whoever signed may be ahead of the bundle that this node has heard of.
+            Self::Refused(error) => error.class(),
+            Self::Pki(_) | Self::Csr(_) | Self::Io { .. } | Self::Panicked => Class::Internal,
         }
     }
 

@@ -15,7 +15,7 @@ use super::{
 use crate::{
     class::Class,
     clock::Clock,
-    pki::{Csr, KeyAlgorithm, PrivateKey, X509Svid},
+    pki::{Csr, KeyAlgorithm, PrivateKey, SvidError, X509Svid},
     signer::{Assigned, SignError, SignRequest, Signer},
     trust::{BundleStore, TrustBundles},
     volume::{VolumeId, VolumeSpec},
@@ -23,6 +23,8 @@ use crate::{
 
 /// kubelet waits two minutes for a publish; a signer gets far less, so that a retry is left.
 const SIGN_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long after a root was first used this node may hear that it is to be trusted.
+const LAG: Duration = Duration::from_secs(5);
 /// How long an answer may take that is under way when the node shuts down.
 const LAST_CALL: Duration = Duration::from_secs(2);
 
@@ -157,10 +159,38 @@ impl Issuer {
         }
         let x509 = answer?;
         // Read after the signature: whatever signed is in the bundle by then (invariant 6).
-        let bundles = self.bundles.current().ok_or(NodeError::NoBundle)?;
-        x509.verify(&request.id, key.spki_der(), &bundles.own, self.clock.now())?;
+        let patience = Instant::now() + if self.signer.is_remote() { LAG } else { Duration::ZERO };
+        let verify = |bundles: &TrustBundles| {
+            x509.verify(&request.id, key.spki_der(), &bundles.own, self.clock.now())
+        };
+        let bundles = self.trusted(patience, verify).await?;
         x509.check_dns_names(&request.dns_names)?;
         Ok((Svid { x509, key: Arc::new(key) }, bundles))
+    }
+
+    /// The bundles, once they pass: a node may hear of a new root a moment after the signer uses it.
+    async fn trusted(
+        &self,
+        deadline: Instant,
+        verify: impl Fn(&TrustBundles) -> Result<(), SvidError>,
+    ) -> Result<Arc<TrustBundles>, NodeError> {
+        let mut changes = self.bundles.subscribe();
+        loop {
+            let current = changes.borrow_and_update().clone();
+            let error = match current.map(|bundles| (verify(&bundles), bundles)) {
+                Some((Ok(()), bundles)) => return Ok(bundles),
+                Some((Err(SvidError::Untrusted), _)) => SvidError::Untrusted.into(),
+                Some((Err(error), _)) => return Err(error.into()),
+                None => NodeError::NoBundle,
+            };
+            tokio::select! {
+                changed = timeout_at(deadline, changes.changed()) => match changed {
+                    Ok(Ok(())) => {}
+                    _ => return Err(error),
+                },
+                () = self.ending.cancelled() => return Err(NodeError::ShuttingDown),
+            }
+        }
     }
 
     /// Tries again while the signer is away, for as long as one answer may take.

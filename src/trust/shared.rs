@@ -18,6 +18,11 @@ use crate::{
 /// Follows the ConfigMap that the controller publishes, on whatever node this is.
 pub struct SharedBundle {
     cluster: Cluster,
+    taker: Taker,
+}
+
+/// Takes what is good of what it is shown.
+struct Taker {
     name: ObjectName,
     trust_domain: TrustDomain,
     store: Arc<BundleStore>,
@@ -36,8 +41,16 @@ impl SharedBundle {
         trust_domain: TrustDomain,
         store: Arc<BundleStore>,
     ) -> Self {
+        Self { cluster, taker: Taker::new(name, trust_domain, store) }
+    }
+}
+
+// === impl Taker ===
+
+impl Taker {
+    fn new(name: ObjectName, trust_domain: TrustDomain, store: Arc<BundleStore>) -> Self {
         let (problem, refused) = (Mutex::default(), AtomicU64::new(0));
-        Self { cluster, name, trust_domain, store, problem, refused }
+        Self { name, trust_domain, store, problem, refused }
     }
 
     /// Takes what the watch shows; `None` is no ConfigMap.
@@ -76,12 +89,12 @@ impl SharedBundle {
 #[async_trait]
 impl BundleSource for SharedBundle {
     async fn follow(&self, stop: CancellationToken) {
-        let (cache, watch) = BundleText::follow(&self.cluster, &self.name);
+        let (cache, watch) = BundleText::follow(&self.cluster, &self.taker.name);
         let mut state = cache.state();
         let take = async {
             loop {
                 if state.borrow_and_update().synced {
-                    self.take(cache.get(&self.name).as_deref());
+                    self.taker.take(cache.get(&self.taker.name).as_deref());
                 }
                 if state.changed().await.is_err() {
                     return;
@@ -96,6 +109,45 @@ impl BundleSource for SharedBundle {
     }
 
     fn refused(&self) -> u64 {
-        self.refused.load(Ordering::Relaxed)
+        self.taker.refused.load(Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, SystemTime};
+
+    use super::*;
+    use crate::pki::{Authority, KeyAlgorithm};
+
+    /// Invariant 3: whatever becomes of the ConfigMap, the last good bundle stands.
+    #[test]
+    fn a_configmap_that_is_bad_or_gone_takes_nothing_away() {
+        let domain: TrustDomain = "example.org".parse().unwrap();
+        let (day, now) = (Duration::from_secs(86_400), SystemTime::UNIX_EPOCH);
+        let ca = Authority::create(&domain, KeyAlgorithm::EcdsaP256, day, now + day).unwrap();
+        let text = |sequence| BundleText {
+            bundle: Some(ca.bundle().with_sequence(Some(sequence)).to_jwks()),
+            tainted: None,
+        };
+        let garbage = BundleText { bundle: Some("garbage".to_owned()), tainted: None };
+        let store = Arc::new(BundleStore::default());
+        let name = ObjectName::new("svid-csi", "svid-csi-bundle");
+        let taker = Taker::new(name, domain, store.clone());
+        let refused = || taker.refused.load(Ordering::Relaxed);
+        taker.take(None);
+        assert!(store.current().is_none() && refused() == 0, "it may come later");
+        taker.take(Some(&text(7)));
+        let good = store.current().unwrap();
+        for bad in
+            [Some(&garbage), Some(&garbage), Some(&BundleText::default()), Some(&text(6)), None]
+        {
+            taker.take(bad);
+            assert_eq!(store.current().unwrap(), good);
+        }
+        assert_eq!(refused(), 3, "each reason once, however often it is seen");
+        taker.take(Some(&text(8)));
+        assert_eq!(store.current().unwrap().own.sequence(), Some(8));
+        assert!(taker.problem.lock().unwrap().is_none());
     }
 }

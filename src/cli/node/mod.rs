@@ -19,6 +19,7 @@ use super::{
 use crate::{
     csi::ServerConfig,
     id::TrustDomain,
+    k8s::names::bundle_map,
     signer::local::LocalConfig,
     sys::process::{forbid_core_dumps, raise_descriptor_limit},
     volume::{Limits, duration},
@@ -73,8 +74,13 @@ pub(super) struct NodeArgs {
     #[arg(long, env = "SVID_CSI_SIGNER", value_enum, default_value = "local")]
     signer: SignerKind,
 
-    /// With --signer local: directory of the CA: tls.crt, tls.key and, for an intermediate, ca.crt; without a
-    /// usable one nothing is signed until there is
+    /// ConfigMap in the driver's own namespace that the controller publishes its bundle in; with
+    /// --signer local its roots are trusted besides [default: svid-csi-bundle with --signer csr]
+    #[arg(long, env = "SVID_CSI_BUNDLE_CONFIG_MAP", value_name = "NAME")]
+    bundle_config_map: Option<String>,
+
+    /// With --signer local: directory of the CA: tls.crt, tls.key and, for an intermediate, ca.crt;
+    /// without a usable one nothing is signed until there is
     #[arg(long, env = "SVID_CSI_CA_DIR", default_value = "/var/lib/svid-csi/ca")]
     ca_dir: PathBuf,
 
@@ -117,9 +123,11 @@ enum SignerKind {
 }
 
 /// The signer with its settings.
-enum SignerSettings {
-    Local(LocalConfig),
-    Csr,
+struct SignerSettings {
+    kind: SignerKind,
+    local: LocalConfig,
+    /// The ConfigMap with the controller's bundle.
+    bundle_map: Option<String>,
 }
 
 /// Arguments after every check that needs no file.
@@ -173,18 +181,25 @@ impl NodeArgs {
             }
         }
         let plugin = plugin_dir(&self.kubelet_dir, &self.driver_name);
-        let signer = match self.signer {
-            SignerKind::Local => SignerSettings::Local(LocalConfig {
+        if let (SignerKind::Csr, true) = (self.signer, self.ca_create) {
+            let reason = "is for --signer local; with csr the controller has the CA";
+            return Err(UsageError::new("--ca-create", reason));
+        }
+        let bundle_map = match (self.bundle_config_map, self.signer) {
+            // An empty variable of the environment is none.
+            (Some(name), _) if !name.is_empty() => Some(name),
+            (_, SignerKind::Csr) => Some(bundle_map::DEFAULT_NAME.to_owned()),
+            (_, SignerKind::Local) => None,
+        };
+        let signer = SignerSettings {
+            kind: self.signer,
+            local: LocalConfig {
                 directory: self.ca_dir,
                 create: self.ca_create,
                 trust_domain: trust_domain.clone(),
                 propagation,
-            }),
-            SignerKind::Csr if self.ca_create => {
-                let reason = "is for --signer local; with csr the controller has the CA";
-                return Err(UsageError::new("--ca-create", reason));
-            }
-            SignerKind::Csr => SignerSettings::Csr,
+            },
+            bundle_map,
         };
         Ok(Settings {
             server: ServerConfig {

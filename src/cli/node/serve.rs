@@ -18,12 +18,16 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::{Settings, plugin_dir, signing::Signing};
+use super::{
+    Settings, plugin_dir,
+    signing::{Signing, SigningParts},
+};
 use crate::{
     cli::UsageError,
     clock::{Clock, SystemClock},
     csi::{Server, SocketHealth},
     http::{self, Checks},
+    k8s::{EventWriter, PodEvents},
     node::{Node, NodeConfig, NodeGround, RecordKey, RotatorInbox, metrics::Metrics},
     sys::{DirLock, KubeletDir, LinuxMounter},
 };
@@ -47,6 +51,7 @@ struct Started {
     node: Arc<Node>,
     inbox: RotatorInbox,
     signing: Signing,
+    events: Option<EventWriter>,
     server: Server,
     http: TcpListener,
     checks: Arc<Checks>,
@@ -76,7 +81,7 @@ pub(super) async fn serve(settings: Settings) -> Result<()> {
     // Recovery blocks its thread, so it has one that is not this.
     let mut starting = JoinSet::new();
     starting.spawn(start(settings));
-    let Started { _lock, node, inbox, signing, server, http, checks } = tokio::select! {
+    let Started { _lock, node, inbox, signing, events, server, http, checks } = tokio::select! {
         biased;
         Some(started) = starting.join_next() => started.context("the start panicked")??,
         () = signals.next() => {
@@ -109,6 +114,13 @@ pub(super) async fn serve(settings: Settings) -> Result<()> {
             Ok("signer")
         }
     });
+    if let Some(events) = events {
+        let stop = stop.clone();
+        critical.spawn(async {
+            events.run(stop).await;
+            Ok("writer of Events")
+        });
+    }
     info!(
         version = env!("CARGO_PKG_VERSION"),
         http = %http_address,
@@ -157,6 +169,15 @@ async fn start(settings: Settings) -> Result<Started> {
     let plugin_dir = plugin_dir(&kubelet_dir, &server.driver_name);
     make_dir(&plugin_dir)?;
     let lock = lock(&plugin_dir).await?;
+    let parts = SigningParts::new(signer)?;
+    let (events, event_writer) = match &parts.cluster {
+        Some(cluster) => {
+            let (driver, node) = (server.driver_name.clone(), server.node_name.clone());
+            let (events, writer) = PodEvents::new(cluster.clone(), driver, node, clock.clone());
+            (events, Some(writer))
+        }
+        None => (PodEvents::default(), None),
+    };
     // The order is what keeps the volumes: look at what is there, know whom they trust, give
     // every set the current bundle, and only then answer kubelet.
     let ground = NodeGround::new(
@@ -167,13 +188,13 @@ async fn start(settings: Settings) -> Result<Started> {
             limits,
             mounter: Box::new(LinuxMounter),
             record_key: RecordKey::open(&plugin_dir)?,
-            events: Default::default(),
+            events,
         },
         metrics.clone(),
     )?;
     let mut recovered = ground.look_around(clock.now())?;
     let trust = std::mem::take(&mut recovered.trust);
-    let signing = Signing::open(signer, trust, &server.node_name, &metrics.csr, clock.clone())?;
+    let signing = Signing::open(parts, trust, &server.node_name, &metrics.csr, clock.clone());
     let (node, inbox) = ground.with_signer(signing.signer(), signing.bundles.clone(), clock);
     node.take_over(recovered);
 
@@ -193,14 +214,17 @@ async fn start(settings: Settings) -> Result<Started> {
         },
         metrics: {
             let (node, reload_failures) = (node.clone(), signing.reload_failures());
+            let bundles_refused = signing.bundles_refused();
             Box::new(move || {
                 node.refresh_metrics();
                 metrics.ca_reload_failures.set(reload_failures() as i64);
+                metrics.bundle_refused.set(bundles_refused() as i64);
                 metrics.encode().unwrap_or_default()
             })
         },
     });
-    Ok(Started { _lock: lock, node, inbox, signing, server, http, checks })
+    let events = event_writer;
+    Ok(Started { _lock: lock, node, inbox, signing, events, server, http, checks })
 }
 
 fn make_dir(path: &Path) -> Result<()> {

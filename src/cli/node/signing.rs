@@ -1,20 +1,21 @@
-//! The signer that the settings name, and what keeps it going.
+//! The signer that the settings name, whom the volumes trust, and what keeps both going.
 
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
-use super::SignerSettings;
+use super::{SignerKind, SignerSettings};
 use crate::{
     cli::UsageError,
     clock::Clock,
-    k8s::Cluster,
+    id::TrustDomain,
+    k8s::{Cluster, ObjectName},
     signer::{
         Signer,
         csr::{CsrMetrics, CsrSigner},
-        local::LocalSigner,
+        local::{LocalConfig, LocalSigner},
     },
-    trust::{BundleSource, BundleStore, RecoveredTrust},
+    trust::{BundleSource, BundleStore, RecoveredTrust, SharedBundle},
 };
 
 /// Who signs, and whom the volumes trust.
@@ -22,8 +23,22 @@ pub(super) struct Signing {
     kind: Kind,
     /// The bundles of every volume.
     pub(super) bundles: Arc<BundleStore>,
+    /// The controller's bundle, where it is followed.
+    shared: Option<Arc<SharedBundle>>,
+}
+
+/// What is needed to make one; nothing of it has been asked for anything yet.
+pub(super) struct SigningParts {
+    kind: PartKind,
     /// Access to the API server, where there is any.
     pub(super) cluster: Option<Cluster>,
+    shared: Option<(Cluster, ObjectName)>,
+    trust_domain: TrustDomain,
+}
+
+enum PartKind {
+    Local(LocalConfig),
+    Csr(Cluster),
 }
 
 enum Kind {
@@ -31,34 +46,61 @@ enum Kind {
     Csr(Arc<CsrSigner>),
 }
 
+// === impl SigningParts ===
+
+impl SigningParts {
+    /// A pod has access to the API server if it has a token.
+    pub(super) fn new(settings: SignerSettings) -> Result<Self, UsageError> {
+        let SignerSettings { kind, local, bundle_map } = settings;
+        let trust_domain = local.trust_domain.clone();
+        let access = Cluster::in_cluster();
+        let cluster = access.as_ref().ok().cloned();
+        let needs = |setting| {
+            access.clone().map_err(|error: crate::k8s::ApiError| UsageError::new(setting, error))
+        };
+        let kind = match kind {
+            SignerKind::Local => PartKind::Local(local),
+            SignerKind::Csr => PartKind::Csr(needs("--signer csr")?),
+        };
+        let shared = match bundle_map {
+            Some(name) => {
+                let cluster = needs("--bundle-config-map")?;
+                let name = ObjectName::new(cluster.namespace(), name);
+                Some((cluster, name))
+            }
+            None => None,
+        };
+        Ok(Self { kind, cluster, shared, trust_domain })
+    }
+}
+
 // === impl Signing ===
 
 impl Signing {
     /// Reaches for nothing yet: the volumes come back also while CA or API server is away.
     pub(super) fn open(
-        settings: SignerSettings,
+        parts: SigningParts,
         trust: RecoveredTrust,
         node_name: &str,
         metrics: &CsrMetrics,
         clock: Arc<dyn Clock>,
-    ) -> Result<Self, UsageError> {
-        match settings {
-            SignerSettings::Local(config) => {
+    ) -> Self {
+        let (kind, bundles) = match parts.kind {
+            PartKind::Local(config) => {
                 let signer = Arc::new(LocalSigner::open(config, trust, clock));
                 let bundles = signer.bundles();
-                let cluster = Cluster::in_cluster().ok();
-                Ok(Self { kind: Kind::Local(signer), bundles, cluster })
+                (Kind::Local(signer), bundles)
             }
-            SignerSettings::Csr => {
-                let cluster = Cluster::in_cluster()
-                    .map_err(|error| UsageError::new("--signer csr", error))?;
-                let signer = CsrSigner::new(cluster.clone(), node_name.to_owned(), metrics.clone());
+            PartKind::Csr(cluster) => {
+                let signer = CsrSigner::new(cluster, node_name.to_owned(), metrics.clone());
                 // What the volumes hold stands until the controller's bundle is read.
-                let bundles = BundleStore::recovered(trust.bundle);
-                let (kind, bundles) = (Kind::Csr(Arc::new(signer)), Arc::new(bundles));
-                Ok(Self { kind, bundles, cluster: Some(cluster) })
+                (Kind::Csr(Arc::new(signer)), Arc::new(BundleStore::recovered(trust.bundle)))
             }
-        }
+        };
+        let shared = parts.shared.map(|(cluster, name)| {
+            Arc::new(SharedBundle::new(cluster, name, parts.trust_domain, bundles.clone()))
+        });
+        Self { kind, bundles, shared }
     }
 
     pub(super) fn signer(&self) -> Arc<dyn Signer> {
@@ -77,11 +119,30 @@ impl Signing {
         move || local.as_ref().map_or(0, |signer| signer.refused())
     }
 
-    /// Keeps the signer going until `stop`.
+    /// How often what the controller published could not be used.
+    pub(super) fn bundles_refused(&self) -> impl Fn() -> u64 + Send + Sync + use<> {
+        let shared = self.shared.clone();
+        move || shared.as_ref().map_or(0, |shared| shared.refused())
+    }
+
+    /// Keeps signer and bundles going until `stop`.
     pub(super) async fn run(self, stop: CancellationToken) {
-        match self.kind {
-            Kind::Local(signer) => signer.follow(stop).await,
-            Kind::Csr(signer) => signer.run(stop).await,
+        let signer = async {
+            match self.kind {
+                Kind::Local(signer) => signer.follow(stop.clone()).await,
+                Kind::Csr(signer) => signer.run(stop.clone()).await,
+            }
+        };
+        let shared = async {
+            match self.shared {
+                Some(shared) => shared.follow(stop.clone()).await,
+                None => stop.cancelled().await,
+            }
+        };
+        // Whichever ends by itself has a bug, which whoever waits for this tells.
+        tokio::select! {
+            () = signer => {}
+            () = shared => {}
         }
     }
 }

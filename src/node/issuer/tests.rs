@@ -34,6 +34,7 @@ enum Answer {
 struct TestSigner {
     authority: Authority,
     script: Vec<(u64, Answer)>,
+    remote: bool,
     started: Instant,
     /// When it was asked, and for which key.
     asked: Mutex<Vec<(Duration, Vec<u8>)>>,
@@ -76,6 +77,10 @@ impl Signer for TestSigner {
     fn status(&self) -> SignerStatus {
         SignerStatus { ready: Ok(()), ca_not_after: None }
     }
+
+    fn is_remote(&self) -> bool {
+        self.remote
+    }
 }
 
 impl TestSigner {
@@ -91,14 +96,32 @@ fn identity_is(id: &str) -> SignError {
 }
 
 fn issuer(script: &[(u64, Answer)]) -> (Arc<TestSigner>, Issuer) {
-    let domain = "example.org".parse().unwrap();
-    let day = Duration::from_secs(86_400);
-    let authority =
-        Authority::create(&domain, KeyAlgorithm::EcdsaP256, day, TestClock.now()).unwrap();
+    let authority = authority();
     let bundles = Arc::new(BundleStore::new(TrustBundles::own(authority.bundle())));
+    issuer_of(script, authority, bundles, false)
+}
+
+/// A signer elsewhere, and a node that follows its bundle.
+fn remote(bundles: BundleStore) -> (Arc<TestSigner>, Issuer) {
+    issuer_of(&[(0, Answer::Svid)], authority(), Arc::new(bundles), true)
+}
+
+fn authority() -> Authority {
+    let day = Duration::from_secs(86_400);
+    let domain = "example.org".parse().unwrap();
+    Authority::create(&domain, KeyAlgorithm::EcdsaP256, day, TestClock.now()).unwrap()
+}
+
+fn issuer_of(
+    script: &[(u64, Answer)],
+    authority: Authority,
+    bundles: Arc<BundleStore>,
+    remote: bool,
+) -> (Arc<TestSigner>, Issuer) {
     let signer = Arc::new(TestSigner {
         authority,
         script: script.to_vec(),
+        remote,
         started: Instant::now(),
         asked: Mutex::default(),
     });
@@ -276,4 +299,37 @@ async fn a_dns_name_that_was_not_asked_for_is_refused() {
     let attributes = [("csi.svid.dev/dns-names", "a.example,b.example")];
     let issued = issue_with(&issuer, Patience::Waits, &attributes).await.0.unwrap();
     assert_eq!(issued.svid.x509.leaf().dns_sans(), ["a.example"]);
+}
+
+/// Invariant 6: who signs elsewhere may be a moment ahead of the bundle that this node has.
+#[tokio::test(start_paused = true)]
+async fn a_root_that_comes_a_moment_after_its_first_signature_is_waited_for() {
+    let (signer, issuer) = remote(BundleStore::new(TrustBundles::own(authority().bundle())));
+    let later = async {
+        sleep(Duration::from_secs(2)).await;
+        issuer.bundles.publish_own(signer.authority.bundle());
+    };
+    let ((issued, took), ()) = tokio::join!(issue(&issuer, Patience::Waits), later);
+    issued.unwrap();
+    assert!((2.0..3.0).contains(&took), "{took}");
+
+    let (_, issuer) = remote(BundleStore::new(TrustBundles::own(authority().bundle())));
+    let (issued, took) = issue(&issuer, Patience::Waits).await;
+    let error = issued.unwrap_err();
+    assert_eq!((error.class(), took), (Class::Unavailable, LAG.as_secs_f64()), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_asked_for_before_anybody_is_trusted() {
+    let (signer, issuer) = remote(BundleStore::default());
+    let (issued, took) = issue(&issuer, Patience::Waits).await;
+    assert!(matches!(issued, Err(NodeError::NoBundle)) && took >= 19.0, "{took}");
+    assert!(signer.asked.lock().unwrap().is_empty());
+
+    let later = async {
+        sleep(Duration::from_secs(2)).await;
+        issuer.bundles.publish_own(signer.authority.bundle());
+    };
+    let ((issued, _), ()) = tokio::join!(issue(&issuer, Patience::Waits), later);
+    issued.unwrap();
 }
