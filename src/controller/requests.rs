@@ -70,12 +70,17 @@ struct Work {
     tasks: JoinSet<Handled>,
     /// What each task works on: name and UID.
     running: HashMap<Id, (ObjectName, String)>,
+    /// When somebody else was last seen to have decided or signed something.
+    others: Option<Instant>,
 }
 
 /// How many requests are worked on at once.
 const CONCURRENCY: usize = 64;
-/// How long a replica that doesn't lead leaves a request to the one that does.
+/// How long a replica that doesn't lead leaves a request to the one that does, once nothing is seen of
+/// that one's work.
 const COURTESY: Duration = Duration::from_secs(1);
+/// How long at most, whatever is seen.
+const LONGEST_COURTESY: Duration = Duration::from_secs(15);
 /// How long what is under way may take at the end.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How often it looks whether enough is known to begin.
@@ -165,7 +170,14 @@ impl Requests {
     /// Starts what is due; whether there was room for all of it.
     fn start(&self, work: &mut Work, now: Instant) -> bool {
         while work.queue.running() < CONCURRENCY {
-            let Some(name) = work.queue.take(now) else { return true };
+            let Some((name, since)) = work.queue.take(now) else { return true };
+            // Two at work on the same requests are twice the work for an API server that is slow.
+            let others = work.others.map(|seen| seen + COURTESY).filter(|until| *until > now);
+            if let Some(until) = others.filter(|_| !self.leads() && now < since + LONGEST_COURTESY)
+            {
+                work.queue.put_off(&name, until + COURTESY.mul_f64(random() / 4.0));
+                continue;
+            }
             let request = self.cache.get(&name).filter(|request| {
                 Step::of(request) != Step::Leave
                     && work.finished.get(&name).is_none_or(|uid| *uid != request.uid)
@@ -203,23 +215,42 @@ impl Requests {
     }
 
     fn heard(&self, work: &mut Work, change: Change<RequestFacts>) {
+        let now = Instant::now();
         match change {
-            Change::Set(name, request) => match Step::of(&request) {
-                Step::Leave => work.queue.forget(&name),
-                Step::Decide | Step::Sign => {
-                    let courtesy = match *self.leads.borrow() {
-                        true => Duration::ZERO,
-                        false => COURTESY.mul_f64(1.0 + random() / 4.0),
-                    };
-                    work.queue.add(name, Instant::now() + courtesy);
+            Change::Set(name, request) => {
+                let step = Step::of(&request);
+                if step != Step::Decide && !work.is_ours(&name, &request.uid) {
+                    work.others = Some(now);
                 }
-            },
+                if step == Step::Leave {
+                    work.queue.forget(&name);
+                    return;
+                }
+                let courtesy = match self.leads() {
+                    true => Duration::ZERO,
+                    false => COURTESY.mul_f64(1.0 + random() / 4.0),
+                };
+                work.queue.add(name, now, now + courtesy);
+            }
             Change::Gone(name, _) => {
                 work.finished.remove(&name);
                 work.queue.forget(&name);
             }
             Change::Complete => info!("all requests are known"),
         }
+    }
+
+    fn leads(&self) -> bool {
+        *self.leads.borrow()
+    }
+}
+
+// === impl Work ===
+
+impl Work {
+    fn is_ours(&self, name: &ObjectName, uid: &str) -> bool {
+        self.finished.get(name).is_some_and(|finished| finished == uid)
+            || self.running.values().any(|(running, _)| running == name)
     }
 }
 

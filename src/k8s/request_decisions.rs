@@ -19,6 +19,8 @@ pub struct RequestDecisions {
     api: Api<CertificateSigningRequest>,
 }
 
+/// Whose fields they are, as `managedFields` shows it.
+const MANAGER: &str = "svid-csi-controller";
 /// A longer message helps nobody.
 const LONGEST_MESSAGE: usize = 4096;
 
@@ -96,7 +98,7 @@ impl RequestDecisions {
             "metadata": {"uid": request.uid, "resourceVersion": request.resource_version},
             "status": status,
         });
-        let (patch, params) = (Patch::Merge(patch), PatchParams::default());
+        let (patch, params) = (Patch::Merge(patch), PatchParams::apply(MANAGER));
         let answer = self.api.patch_subresource(part, &request.name, &params, &patch);
         call(doing, answer).await.map(RequestFacts::from)
     }

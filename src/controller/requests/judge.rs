@@ -165,7 +165,7 @@ impl Judge {
     ) -> Result<(), Obstacle> {
         let reason = denial.reason.as_str();
         self.metrics.decided(outcome, reason);
-        info!(request = request.name, reason, message = denial.message, "refused");
+        info!(request = request.name, reason, why = denial.message, "refused");
         let asked = asked_for(request);
         let entry = Entry {
             message: &denial.message,
@@ -231,5 +231,6 @@ fn asked_for(request: &RequestFacts) -> Option<String> {
 
 /// What is left of a certificate's life when it leaves.
 fn lifetime(svid: &X509Svid, now: SystemTime) -> Option<u64> {
-    svid.not_after().duration_since(now).ok().map(|left| left.as_secs())
+    // Certificates end on whole seconds, and began on one.
+    svid.not_after().duration_since(now).ok().map(|left| left.as_secs_f64().ceil() as u64)
 }

@@ -20,6 +20,8 @@ pub(super) struct Queue {
 
 #[derive(Debug, Default)]
 struct Entry {
+    /// When it was first told of.
+    since: Option<Instant>,
     at: Option<Instant>,
     running: bool,
     failures: u32,
@@ -35,8 +37,9 @@ const SPREAD: Duration = Duration::from_secs(5);
 
 impl Queue {
     /// Something is to be done about this request at this time, or earlier if that was so before.
-    pub(super) fn add(&mut self, name: ObjectName, at: Instant) {
+    pub(super) fn add(&mut self, name: ObjectName, now: Instant, at: Instant) {
         let entry = self.entries.entry(name.clone()).or_default();
+        entry.since.get_or_insert(now);
         if entry.at.is_some_and(|before| before <= at) {
             return;
         }
@@ -64,15 +67,17 @@ impl Queue {
         }
     }
 
-    /// The next one that is due. It is in the caller's hands until [`Self::done`].
-    pub(super) fn take(&mut self, now: Instant) -> Option<ObjectName> {
+    /// The next one that is due, and since when it has been here. It is in the caller's hands until
+    /// [`Self::done`] or [`Self::put_off`].
+    pub(super) fn take(&mut self, now: Instant) -> Option<(ObjectName, Instant)> {
         let first = self.due.first().filter(|(at, _)| *at <= now)?.clone();
         self.due.remove(&first);
         let (_, name) = first;
         let entry = self.entries.entry(name.clone()).or_default();
         (entry.at, entry.running) = (None, true);
         self.running += 1;
-        Some(name)
+        let since = *entry.since.get_or_insert(now);
+        Some((name, since))
     }
 
     /// It is worked on no longer. `failed` says that it has to be tried again, after `Some` wait if
@@ -97,6 +102,15 @@ impl Queue {
             self.due.insert((at, name.clone()));
             self.entries.insert(name.clone(), entry);
         }
+    }
+
+    /// It was taken too early: somebody else is at work.
+    pub(super) fn put_off(&mut self, name: &ObjectName, at: Instant) {
+        let Some(entry) = self.entries.get_mut(name) else { return };
+        self.running -= 1;
+        entry.running = false;
+        entry.at = Some(at);
+        self.due.insert((at, name.clone()));
     }
 
     /// When the next one is due.
@@ -137,14 +151,14 @@ mod tests {
     fn the_earliest_comes_first_and_once() {
         let start = Instant::now();
         let mut queue = Queue::default();
-        queue.add(name("b"), after(start, 2));
-        queue.add(name("a"), after(start, 1));
-        queue.add(name("a"), after(start, 9));
-        queue.add(name("b"), after(start, 3));
+        queue.add(name("b"), start, after(start, 2));
+        queue.add(name("a"), start, after(start, 1));
+        queue.add(name("a"), start, after(start, 9));
+        queue.add(name("b"), start, after(start, 3));
         assert_eq!(queue.take(start), None);
         assert_eq!(queue.next_due(), Some(after(start, 1)));
-        assert_eq!(queue.take(after(start, 9)), Some(name("a")));
-        assert_eq!(queue.take(after(start, 9)), Some(name("b")));
+        assert_eq!(queue.take(after(start, 9)), Some((name("a"), start)));
+        assert_eq!(queue.take(after(start, 9)), Some((name("b"), start)));
         assert_eq!(queue.take(after(start, 9)), None);
         assert_eq!(queue.running(), 2);
     }
@@ -153,21 +167,34 @@ mod tests {
     fn what_is_told_meanwhile_waits_for_who_has_it() {
         let start = Instant::now();
         let mut queue = Queue::default();
-        queue.add(name("a"), start);
+        queue.add(name("a"), start, start);
         assert!(queue.take(start).is_some());
-        queue.add(name("a"), start);
+        queue.add(name("a"), start, start);
         assert_eq!(queue.take(start), None);
         queue.done(&name("a"), None, start, 0.5);
-        assert_eq!(queue.take(start), Some(name("a")));
+        assert!(queue.take(start).is_some());
         queue.done(&name("a"), None, start, 0.5);
         assert_eq!((queue.next_due(), queue.running()), (None, 0));
+    }
+
+    #[test]
+    fn what_is_put_off_keeps_its_age() {
+        let start = Instant::now();
+        let mut queue = Queue::default();
+        queue.add(name("a"), start, start);
+        for millis in [100, 200, 300] {
+            assert_eq!(queue.take(after(start, millis)), Some((name("a"), start)));
+            queue.put_off(&name("a"), after(start, millis + 100));
+            assert_eq!(queue.take(after(start, millis)), None);
+            assert_eq!(queue.running(), 0);
+        }
     }
 
     #[test]
     fn a_failure_is_tried_again_later_and_later() {
         let start = Instant::now();
         let mut queue = Queue::default();
-        queue.add(name("a"), start);
+        queue.add(name("a"), start, start);
         let mut now = start;
         for millis in [500, 1_000, 2_000, 4_000, 8_000, 16_000, 30_000, 30_000] {
             assert!(queue.take(now).is_some());
@@ -175,7 +202,7 @@ mod tests {
             now = after(now, millis);
             assert_eq!(queue.next_due(), Some(now));
         }
-        assert_eq!(queue.take(now), Some(name("a")));
+        assert_eq!(queue.take(now), Some((name("a"), start)));
         queue.done(&name("a"), Some(Some(Duration::from_secs(7))), now, 0.0);
         assert_eq!(queue.next_due(), Some(after(now, 7_000)));
     }
@@ -184,13 +211,13 @@ mod tests {
     fn what_is_gone_is_forgotten() {
         let start = Instant::now();
         let mut queue = Queue::default();
-        queue.add(name("a"), start);
+        queue.add(name("a"), start, start);
         queue.forget(&name("a"));
         queue.forget(&name("a"));
         assert_eq!(queue.take(start), None);
-        queue.add(name("b"), start);
+        queue.add(name("b"), start, start);
         queue.take(start).unwrap();
-        queue.add(name("b"), start);
+        queue.add(name("b"), start, start);
         queue.forget(&name("b"));
         queue.done(&name("b"), None, start, 0.5);
         assert_eq!((queue.take(start), queue.running()), (None, 0));
@@ -201,7 +228,7 @@ mod tests {
         /// Any order of calls: nobody is in two hands, and nothing that is due is lost.
         #[test]
         fn one_request_is_in_one_hand(
-            steps in prop::collection::vec((0..4_u8, 0..3_u8, 0..50_u64), 0..200),
+            steps in prop::collection::vec((0..5_u8, 0..3_u8, 0..50_u64), 0..200),
         ) {
             let start = Instant::now();
             let mut queue = Queue::default();
@@ -211,10 +238,13 @@ mod tests {
                 let which = name(&which.to_string());
                 now = after(now, millis);
                 match step {
-                    0 => queue.add(which, after(now, millis)),
+                    0 => queue.add(which, now, after(now, millis)),
                     1 => queue.forget(&which),
-                    2 => if let Some(taken) = queue.take(now) {
+                    2 => if let Some((taken, _)) = queue.take(now) {
                         prop_assert!(held.insert(taken));
+                    },
+                    3 => if held.remove(&which) {
+                        queue.put_off(&which, after(now, millis));
                     },
                     _ => if held.remove(&which) {
                         queue.done(&which, (millis % 2 == 0).then_some(None), now, 0.5);
