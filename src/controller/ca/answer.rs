@@ -8,6 +8,7 @@ use super::{
     moment::Moment,
     request::{Action, Answer, Outcome, Request},
     state::Refused,
+    status::LastRequest,
 };
 use crate::pki::{AuthorityError, sha256_hex};
 
@@ -21,8 +22,17 @@ type Reply = (Outcome, String, Option<String>);
 
 impl Step<'_> {
     /// Acts on a request, once.
-    pub(super) fn answer(&mut self, request: &Request) -> Result<(), AuthorityError> {
+    pub(super) fn answer(
+        &mut self,
+        request: &Request,
+        answered: Option<&LastRequest>,
+    ) -> Result<(), AuthorityError> {
         if self.state.answer.as_ref().is_some_and(|answer| answer.uid == request.uid) {
+            return Ok(());
+        }
+        // Answered while the Secret was away or another: nobody waits for it any more.
+        if let Some(told) = answered.filter(|told| told.uid == request.uid) {
+            self.state.answer = Some(told.answer());
             return Ok(());
         }
         let (outcome, message, waits_for) = match stale(request, self.now) {

@@ -286,7 +286,8 @@ impl Follower {
                 .map_err(|error| problems.push(format!("the request to the CA: {error}")))
                 .ok()
         });
-        World { published, retiring, upstream, request }
+        let answered = map.and_then(publish::status).and_then(|status| status.last_request);
+        World { published, retiring, upstream, request, answered }
     }
 
     async fn lead(
@@ -311,7 +312,7 @@ impl Follower {
                 }
                 _ => (begin(world, &settings, now), None),
             },
-            Found::Lost if wants_replacement(map.as_ref(), world, now) => {
+            Found::Lost if wants_replacement(world, now) => {
                 (begin_again(last.as_deref(), world, &settings, now), None)
             }
             Found::Lost | Found::Damaged(_) => {
@@ -410,12 +411,11 @@ impl Follower {
 }
 
 /// Whether a person asked for a new CA after this loss.
-fn wants_replacement(map: Option<&BundleMap>, world: &World, now: Moment) -> bool {
+fn wants_replacement(world: &World, now: Moment) -> bool {
     let Some(request) = &world.request else { return false };
-    let answered = map.and_then(publish::status).and_then(|status| status.last_request);
     request.action == Action::ReplaceLost
         && super::answer::stale(request, now).is_none()
-        && answered.is_none_or(|answered| answered.uid != request.uid)
+        && world.answered.as_ref().is_none_or(|answered| answered.uid != request.uid)
         && !matches!(world.upstream, Upstream::Unusable(_))
 }
 

@@ -10,6 +10,7 @@ use super::{
     request::{Answer, Outcome, Request},
     settings::{HANDOVER, RETIRING, SKEW},
     state::Refused,
+    status::LastRequest,
 };
 use crate::pki::{Authority, AuthorityError, Certificate, TrustBundle, sha256_hex};
 
@@ -24,6 +25,8 @@ pub(super) struct World {
     pub(super) upstream: Upstream,
     /// What a person wants.
     pub(super) request: Option<Request>,
+    /// What a person was told last, as the ConfigMap has it.
+    pub(super) answered: Option<LastRequest>,
 }
 
 /// The bundle in the ConfigMap.
@@ -70,7 +73,7 @@ pub(super) fn advance(
     }
     step.follow_retiring(&world.retiring);
     if let Some(request) = &world.request {
-        step.answer(request)?;
+        step.answer(request, world.answered.as_ref())?;
     }
     match &world.upstream {
         Upstream::NotUsed => step.prepare_own()?,

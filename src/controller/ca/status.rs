@@ -175,6 +175,22 @@ impl AuthorityStatus {
 // === impl LastRequest ===
 
 impl LastRequest {
+    /// What was under way went with the Secret that knew of it.
+    pub(super) fn answer(&self) -> Answer {
+        let lost = self.outcome == Outcome::Accepted;
+        Answer {
+            uid: self.uid.clone(),
+            action: self.action,
+            outcome: if lost { Outcome::Refused } else { self.outcome },
+            message: match lost {
+                true => "the CA Secret was exchanged meanwhile; ask again".to_owned(),
+                false => self.message.clone(),
+            },
+            at: self.at,
+            waits_for: None,
+        }
+    }
+
     pub(super) fn of(answer: &Answer) -> Self {
         Self {
             uid: answer.uid.clone(),

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::controller::ca::{
+    LastRequest, Outcome,
     entry::Stage,
     settings::{HANDOVER, RETIRING, SKEW},
 };
@@ -163,6 +164,31 @@ fn someone_elses_root_is_taken_out_again() {
     assert!(next.problems[0].contains("not ours"), "{:?}", next.problems);
     assert_eq!(next.state.sequence, sequence + 1, "nodes take only what is newer");
     assert_eq!(next.state.roots(), ours.x509_authorities());
+}
+
+#[test]
+fn a_request_that_was_answered_while_the_secret_was_away_is_not_acted_on_later() {
+    let mut leader = Leader::new();
+    leader.act();
+    let told = |outcome| LastRequest {
+        uid: "1".to_owned(),
+        action: Action::Rotate,
+        outcome,
+        message: "the CA Secret has vanished".to_owned(),
+        at: start(),
+    };
+    let (uid, action, at) = ("1".to_owned(), Action::Rotate, leader.now);
+    leader.world.request = Some(Request { uid, action, key_id: None, force: false, at });
+    leader.world.answered = Some(told(Outcome::Refused));
+    leader.act();
+    assert_eq!((leader.stages(), leader.answer().outcome), (vec!["active"], Outcome::Refused));
+    // Nor one that the lost Secret was at work on.
+    if let Some(state) = &mut leader.state {
+        state.answer = None;
+    }
+    leader.world.answered = Some(told(Outcome::Accepted));
+    leader.act();
+    assert_eq!((leader.stages(), leader.answer().outcome), (vec!["active"], Outcome::Refused));
 }
 
 #[test]
