@@ -6,6 +6,7 @@ mod demo;
 mod inspect;
 mod node;
 mod output;
+mod policy;
 mod telemetry;
 mod version;
 
@@ -37,6 +38,8 @@ enum Command {
     /// Show a volume, certificate, chain, trust bundle or key, and whether it is good.
     Inspect(inspect::InspectArgs),
     Demo(demo::DemoArgs),
+    /// Try SvidPolicies out: which applies to a pod, what it gets, which rule refuses it.
+    Policy(policy::PolicyArgs),
     /// Print the version.
     Version(version::VersionArgs),
 }
@@ -75,6 +78,7 @@ pub fn main() -> ExitCode {
         Command::Ca(args) => ca::run(args, &SystemClock),
         Command::Inspect(args) => inspect::run(args, &SystemClock),
         Command::Demo(args) => demo::run(&args),
+        Command::Policy(args) => policy::run(args, &SystemClock),
         Command::Version(args) => version::run(&args),
     };
     match result {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    Denial, Grant, Policy, Question, ReasonCode,
+    Denial, Grant, Policy, Question, ReasonCode, RuleVerdict,
     policy::{MIN_TTL, Terms},
     rule::{self, Asked},
     what::Wish,
@@ -53,6 +53,30 @@ pub(super) fn check(
         federates_with: terms.federates_with.clone(),
         csr: wish.csr,
     })
+}
+
+/// What each rule of the policy that applies says, as far as it comes to that.
+pub(super) fn rules(
+    question: &Question<'_>,
+    subject: &Subject<'_>,
+    wish: &Wish,
+) -> Vec<RuleVerdict> {
+    let verdicts = || {
+        let policy = applying(question, subject).ok()?;
+        let name = policy.name();
+        let terms = policy.terms().ok()?;
+        let id = identity(question, subject, name, terms).ok()?;
+        let ttl = lifetime(name, terms, wish).ok()?;
+        let key = key_algorithm(name, terms, wish).ok()?;
+        let asked = Asked { id: &id, ttl, key, dns_names: &wish.dns_names };
+        let verdict = |(rule, verdict): (&rule::Rule, _)| RuleVerdict {
+            name: rule.name().to_owned(),
+            verdict,
+            message: rule.message().to_owned(),
+        };
+        Some(rule::judge(&terms.rules, subject, &asked).map(verdict).collect())
+    };
+    verdicts().unwrap_or_default()
 }
 
 fn applying<'a>(question: &Question<'a>, subject: &Subject<'_>) -> Result<&'a Policy, Denial> {

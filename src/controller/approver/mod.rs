@@ -1,5 +1,6 @@
 //! The decision on a request (DESIGN.md §5): pure, so that a table can test it.
 
+mod explain;
 mod grant;
 mod policy;
 mod reason;
@@ -12,8 +13,10 @@ mod whom;
 use std::time::{Duration, SystemTime};
 
 pub use self::{
+    explain::{Case, Explanation, RuleVerdict, explain},
     policy::{Policy, PolicyProblem, PolicySet},
     reason::{Denial, Fact, ReasonCode},
+    rule::Verdict,
 };
 use crate::{
     id::{SpiffeId, TrustDomain},

@@ -134,6 +134,12 @@ impl Policy {
         self.selector.matches(pod, namespace)
     }
 
+    /// The longest lifetime, the key algorithms and the DNS name templates that it allows.
+    pub fn allows(&self) -> Option<(Duration, &[KeyAlgorithm], &[DnsTemplate])> {
+        let terms = self.terms.as_ref().ok()?;
+        Some((terms.max_ttl, &terms.key_algorithms, &terms.dns_names))
+    }
+
     pub(super) fn terms(&self) -> Result<&Terms, &PolicyProblem> {
         self.terms.as_ref()
     }
