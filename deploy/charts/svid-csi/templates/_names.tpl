@@ -83,6 +83,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- if or (eq .Values.signer "csr") (include "svid-csi.controller" .) .Values.controller.username }}true{{ end }}
 {{- end }}
 
+{{- /* Whether the driver talks to the API server: "true" or nothing. */}}
+{{- define "svid-csi.api" -}}
+{{- if or (include "svid-csi.cluster" .) .Values.podEvents }}true{{ end }}
+{{- end }}
+
 {{- define "svid-csi.image" -}}
 {{- .Values.image.repository }}
 {{- if .Values.image.digest }}@{{ .Values.image.digest }}
