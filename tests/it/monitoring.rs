@@ -79,7 +79,7 @@ fn alerts_and_dashboard_name_metrics_that_exist() {
 #[test]
 fn operations_documents_every_metric() {
     let documented = named(OPERATIONS);
-    for (family, names) in samples() {
+    for (family, names) in samples().into_iter().chain(controller_samples()) {
         let found = std::iter::once(&family).chain(&names).any(|n| documented.contains(n.as_str()));
         assert!(found, "docs/operations.md does not say what {family} is");
     }
