@@ -108,7 +108,8 @@ fn a_key_that_becomes_tainted_changes_no_bundle() {
     assert!(store.tainted().is_none(), "nobody said yet");
     store.publish_shared(published(&[&ca], 7, "")).unwrap();
     let (mut bundles, mut tainted) = (store.subscribe(), store.subscribe_tainted());
-    (bundles.borrow_and_update(), tainted.borrow_and_update());
+    bundles.borrow_and_update();
+    tainted.borrow_and_update();
     store.publish_shared(published(&[&ca], 7, "00ff")).unwrap();
     assert!(!bundles.has_changed().unwrap() && tainted.has_changed().unwrap());
 }

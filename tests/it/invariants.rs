@@ -86,7 +86,7 @@ pub fn assert_tidy(node: &Node, live: &[Pod]) -> Snapshot {
     }
     assert_eq!(names(&node.ca_dir()), ["tls.crt", "tls.key"]);
     let plugin = node.csi_socket();
-    assert_eq!(names(plugin.parent().unwrap()), ["csi.sock"]);
+    assert_eq!(names(plugin.parent().unwrap()), ["csi.sock", "record.key"]);
     // The name appears only after csi.sock answers.
     let registry = names(&node.kubelet().join("plugins_registry"));
     let expected = format!("{DRIVER}-reg.sock");

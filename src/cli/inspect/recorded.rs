@@ -85,6 +85,17 @@ pub(super) fn judge(
         let message = format!("the record belongs to {}", record.target);
         result.error(Code::Record, message, waits);
     }
+    if let Some(taint) = &record.taint {
+        let known = Moment(taint.since).relative(now);
+        let message = format!(
+            "the CA key that signed the certificate is believed stolen, as this node learned {known}"
+        );
+        result.warn(
+            Code::Tainted,
+            message,
+            "nothing: it is renewed at once, spread over some time",
+        );
+    }
     if let Some(error) = &record.last_error {
         let message = format!(
             "renewal failed {} ({}): {}",

@@ -109,6 +109,7 @@ pub(super) enum Code {
     Record,
     RenewalFailing,
     RenewalOverdue,
+    Tainted,
     Unreadable,
     Unrecognised,
 }
