@@ -60,6 +60,7 @@ example-image: setup-image ## the image that deploy/examples run, in target/imag
 
 bench: setup-build ## measure; prints a table and writes bench-results/
 	.ci/contained cargo bench --locked --bench volumes -- $(ARGS)
+	.ci/contained cargo bench --locked --bench approver
 
 fuzz: setup-test ## fuzz for long: FUZZ_LONG_SECONDS each, TARGETS to choose
 	fuzz/run $(FUZZ_LONG_SECONDS) $(TARGETS)

@@ -27,6 +27,8 @@ mod monitoring;
 mod no_ca;
 mod plugin;
 mod policy_crd;
+mod policy_reference;
+mod policy_test;
 mod process;
 mod reader;
 mod recovery;

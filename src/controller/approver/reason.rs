@@ -81,8 +81,6 @@ reasons! {
     NodeMissing rests on Node;
     /// The Node has another UID.
     NodeReplaced rests on Node;
-    /// An annotation under our prefix that isn't known.
-    UnknownAnnotation rests on ;
     /// The annotations don't name a pod.
     PodNotNamed rests on ;
     /// The pod does not exist.
@@ -91,18 +89,20 @@ reasons! {
     PodReplaced rests on Pod;
     /// The pod is on another node than the requester.
     PodElsewhere rests on Pod;
+    /// The pod is a mirror pod.
+    MirrorPod rests on Pod;
     /// The pod has no inline volume of this driver.
     PodWithoutVolume rests on Pod;
     /// The pod has finished.
     PodFinished rests on Pod;
-    /// The pod is a mirror pod.
-    MirrorPod rests on Pod;
     /// The pod should have been gone for more than a minute.
     PodDeleted rests on Pod;
     /// The pod's ServiceAccount does not exist.
     ServiceAccountMissing rests on Pod ServiceAccount;
     /// The pod's namespace does not exist.
     NamespaceMissing rests on Namespace;
+    /// An annotation under our prefix that isn't known.
+    UnknownAnnotation rests on ;
     /// Not one PKCS#10 request in PEM.
     MalformedCsr rests on ;
     /// The CSR's signature is wrong, or of a weak or unknown key.
@@ -125,10 +125,10 @@ reasons! {
     WeakKey rests on ;
     /// The usages are not exactly the three.
     WrongUsages rests on ;
-    /// `expirationSeconds` is absent or not what the lifetime makes it.
-    WrongExpiration rests on ;
     /// The annotation `ttl` is no duration.
     MalformedTtl rests on ;
+    /// `expirationSeconds` is absent or not what the lifetime makes it.
+    WrongExpiration rests on ;
     /// The annotation `key-algorithm` is unknown, or the key is of another one.
     WrongKeyAlgorithm rests on ;
     /// The annotation `dns-names` is no list of DNS names.
@@ -137,8 +137,6 @@ reasons! {
     NoPolicy rests on Policies Pod Namespace;
     /// The policy that applies is broken.
     PolicyInvalid rests on Policies Pod Namespace;
-    /// The policy that applies has rules that could cost too much.
-    PolicyTooExpensive rests on Policies Pod Namespace ServiceAccount Node;
     /// The policy's template gives this pod no legal ID or DNS name.
     NoIdentity rests on Policies Pod Namespace;
     /// The lifetime asked for is outside what is allowed.
@@ -149,6 +147,8 @@ reasons! {
     DnsNameNotAllowed rests on Policies Pod Namespace;
     /// The policy gives this pod another ID or key algorithm than the node supposed.
     IdentityIs rests on Policies Pod Namespace;
+    /// The policy that applies has rules that could cost too much.
+    PolicyTooExpensive rests on Policies Pod Namespace ServiceAccount Node;
     /// A rule of the policy is not met.
     RuleNotMet rests on Policies Pod Namespace ServiceAccount Node;
     /// A rule of the policy could not be evaluated.
