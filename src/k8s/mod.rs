@@ -10,6 +10,8 @@ mod events;
 mod facts;
 #[cfg(test)]
 pub(crate) mod fake;
+#[cfg(test)]
+pub(crate) mod fake_store;
 mod inventory;
 mod lease;
 pub mod names;

@@ -50,7 +50,7 @@ struct Follower {
 /// What there is of the CA.
 enum Found {
     /// Its Secret.
-    There(CaState, StoredSecret),
+    There(CaState, Box<StoredSecret>),
     /// A Secret that can't be used.
     Damaged(String),
     /// No Secret, and there was one.
@@ -219,12 +219,12 @@ impl Follower {
         if let Some((version, state)) = &self.decoded
             && version == stored.version()
         {
-            return Found::There(state.clone(), stored);
+            return Found::There(state.clone(), Box::new(stored));
         }
         match document::decode(stored.data(), &self.keyring.settings.trust_domain, now) {
             Ok(state) => {
                 self.decoded = Some((stored.version().to_owned(), state.clone()));
-                Found::There(state, stored)
+                Found::There(state, Box::new(stored))
             }
             Err(error) => Found::Damaged(error.to_string()),
         }
@@ -330,7 +330,7 @@ impl Follower {
         let wrote = match stored {
             Some((before, _)) if before == state => false,
             Some((before, stored)) => {
-                let written = self.secret.replace(stored, document::encode(&state)).await?;
+                let written = self.secret.replace(*stored, document::encode(&state)).await?;
                 self.wrote(written, &state);
                 tell(Some(&before), &state);
                 true

@@ -16,7 +16,6 @@ use crate::{
 #[derive(Debug)]
 pub struct SigningAuthority {
     authority: Arc<Authority>,
-    pub(super) id: String,
     key_id: String,
     max_ttl: Duration,
     /// Nothing that it signs may live at this instant.
@@ -40,7 +39,6 @@ impl SigningAuthority {
     pub(super) fn of(entry: &Entry, max_ttl: Duration) -> Option<Self> {
         Some(Self {
             authority: entry.ca.authority.clone()?,
-            id: entry.ca.id.clone(),
             key_id: entry.ca.key_id.clone(),
             // What was promised when the CA began to sign, and what is allowed now.
             max_ttl: entry.max_ttl.min(max_ttl),

@@ -1,6 +1,7 @@
 //! The life of the CA, as rules over time.
 
 mod keyring;
+mod leader;
 mod lifecycle;
 mod lost;
 mod requests;
