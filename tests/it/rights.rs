@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
+use svid_csi::controller::approver::ReasonCode;
 
 const SECURITY: &str = include_str!("../../docs/security.md");
 /// What the chart renders by default, and with the local signer in every way.
@@ -82,6 +83,23 @@ fn the_documented_rights_are_those_of_the_chart() {
     assert!(undocumented.is_empty(), "not in docs/security.md: {undocumented:#?}");
     let imagined: Vec<_> = documented.difference(&rendered).collect();
     assert!(imagined.is_empty(), "not in the chart: {imagined:#?}");
+}
+
+#[test]
+fn attacks_are_denied_for_reasons_that_exist() {
+    let known: BTreeSet<_> = ReasonCode::ALL.iter().map(|code| code.as_str()).collect();
+    let section = SECURITY.split("### What attackers try").nth(1).unwrap();
+    let mut named = 0;
+    for row in section.lines().take_while(|line| !line.starts_with("## ")) {
+        let Some(seen) = row.strip_suffix(" |").and_then(|row| row.rsplit(" | ").next()) else {
+            continue;
+        };
+        for code in seen.split('`').skip(1).step_by(2) {
+            assert!(known.contains(code), "there is no reason {code}: {row}");
+            named += 1;
+        }
+    }
+    assert!(named > 15, "{named} reasons");
 }
 
 #[test]
