@@ -4,16 +4,17 @@ use std::{fs, path::Path};
 
 use anyhow::{Context, Result};
 use base64::{Engine, prelude::BASE64_STANDARD as STANDARD};
+use rcgen::{Attribute, CertificateParams, DistinguishedName, KeyPair, SanType};
 
 use crate::set::openssl;
 
 /// Nothing of the machine's own configuration.
 const CONFIG: &str = "[dn]\n[req]\nprompt = no\ndistinguished_name = dn\n";
-const ATTRIBUTES: &str = "attributes = more\n[more]\nchallengePassword = password\n";
 
 /// A CSR to be made.
 #[derive(Clone, Debug)]
 pub struct Csr {
+    id: String,
     pub subject: String,
     /// `-newkey` and what belongs to it.
     pub key: Vec<&'static str>,
@@ -31,6 +32,7 @@ impl Csr {
     /// The shape that the driver makes.
     pub fn of(id: &str) -> Self {
         Self {
+            id: id.to_owned(),
             subject: "/".to_owned(),
             key: vec!["ec", "-pkeyopt", "ec_paramgen_curve:P-256"],
             extensions: vec![format!("subjectAltName=critical,URI:{id}")],
@@ -64,8 +66,10 @@ impl Csr {
     /// As PEM.
     pub fn pem(&self, scratch: &Path) -> Result<String> {
         let path = |name: &str| scratch.join(name).display().to_string();
-        let attributes = if self.challenge { ATTRIBUTES } else { "" };
-        fs::write(path("req.cnf"), format!("{CONFIG}{attributes}"))?;
+        if self.challenge {
+            return challenged(&self.id);
+        }
+        fs::write(path("req.cnf"), CONFIG)?;
         let (config, out) = (path("req.cnf"), path("csr.pem"));
         let mut args = vec!["req", "-new", "-nodes", "-config", &config, "-keyout", "/dev/null"];
         args.extend(["-subj", &self.subject, "-out", &out, "-newkey"]);
@@ -86,4 +90,16 @@ fn forged(pem: &str) -> Result<String> {
     *der.last_mut().context("an empty CSR")? ^= 1;
     let kind = "CERTIFICATE REQUEST";
     Ok(format!("-----BEGIN {kind}-----\n{}\n-----END {kind}-----\n", STANDARD.encode(der)))
+}
+
+/// With a challenge password, which openssl writes only if somebody types it.
+fn challenged(id: &str) -> Result<String> {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
+    params.subject_alt_names = vec![SanType::URI(id.try_into()?)];
+    // A SET of one PrintableString.
+    let values = [&[0x31, 10, 0x13, 8][..], b"password"].concat();
+    let password = Attribute { oid: &[1, 2, 840, 113549, 1, 9, 7], values };
+    let key = KeyPair::generate()?;
+    Ok(params.serialize_request_with_attributes(&key, vec![password])?.pem()?)
 }
