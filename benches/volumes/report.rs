@@ -28,6 +28,7 @@ struct Figure {
 #[derive(Clone, Copy)]
 pub enum Aim {
     AtMost(f64),
+    AtLeast(f64),
 }
 
 // === impl Report ===
@@ -86,7 +87,8 @@ impl Report {
                 "name": figure.name,
                 "value": figure.value,
                 "unit": figure.unit,
-                "atMost": figure.aim.map(|Aim::AtMost(most)| most),
+                "atMost": figure.aim.and_then(Aim::at_most),
+                "atLeast": figure.aim.and_then(Aim::at_least),
                 "met": figure.met(),
             })
         };
@@ -149,6 +151,11 @@ impl Row {
         self.with(name, value, unit, Some(Aim::AtMost(most)))
     }
 
+    #[must_use]
+    pub fn at_least(self, name: &'static str, value: f64, unit: &'static str, least: f64) -> Self {
+        self.with(name, value, unit, Some(Aim::AtLeast(least)))
+    }
+
     fn with(
         mut self,
         name: &'static str,
@@ -165,7 +172,10 @@ impl Row {
             let what = if n == 0 { self.what.as_str() } else { "" };
             let show = |value| number(value, figure.unit);
             let measured = format!("{} {}", figure.name, show(figure.value));
-            let aim = figure.aim.map(|Aim::AtMost(most)| format!("≤ {}", show(most)));
+            let aim = figure.aim.map(|aim| match aim {
+                Aim::AtMost(most) => format!("≤ {}", show(most)),
+                Aim::AtLeast(least) => format!("≥ {}", show(least)),
+            });
             let met = figure.met().map_or("", |met| if met { "yes" } else { "NO" });
             [
                 what.to_owned(),
@@ -182,7 +192,22 @@ impl Row {
 
 impl Figure {
     fn met(&self) -> Option<bool> {
-        self.aim.map(|Aim::AtMost(most)| self.value <= most)
+        self.aim.map(|aim| match aim {
+            Aim::AtMost(most) => self.value <= most,
+            Aim::AtLeast(least) => self.value >= least,
+        })
+    }
+}
+
+// === impl Aim ===
+
+impl Aim {
+    fn at_most(self) -> Option<f64> {
+        if let Self::AtMost(most) = self { Some(most) } else { None }
+    }
+
+    fn at_least(self) -> Option<f64> {
+        if let Self::AtLeast(least) = self { Some(least) } else { None }
     }
 }
 

@@ -17,6 +17,10 @@ impl Sample {
         self.0.len()
     }
 
+    pub fn all(&self) -> impl Iterator<Item = Duration> {
+        self.0.iter().copied()
+    }
+
     /// The nearest-rank percentile.
     pub fn percentile(&self, percent: usize) -> Duration {
         let mut sorted = self.0.clone();
