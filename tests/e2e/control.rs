@@ -46,7 +46,9 @@ impl<'a> Control<'a> {
     pub fn leader(&self) -> Result<Pod> {
         let lease = self.ground.cluster.get(NAMESPACE, "lease", LEASE)?;
         let holder = lease["spec"]["holderIdentity"].as_str().unwrap_or_default().to_owned();
-        let found = self.pods()?.into_iter().find(|pod| !holder.is_empty() && pod.name == holder);
+        // Beside the name it says which start of the process it was.
+        let pod = holder.rsplit_once('_').map_or(holder.as_str(), |(pod, _)| pod);
+        let found = self.pods()?.into_iter().find(|found| found.name == pod);
         found.with_context(|| format!("no controller pod is the Lease's holder '{holder}'"))
     }
 

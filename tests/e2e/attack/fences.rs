@@ -17,7 +17,7 @@ pub fn try_all(field: &Field<'_>, attacks: &mut Attacks) -> Result<()> {
         ["kubernetes.io/kube-apiserver-client", "kubernetes.io/kube-apiserver-client-kubelet"]
     {
         let mut request = Request::honest(field, &field.own).signer(signer);
-        request.csr = request.csr.subject("/O=system:masters/CN=admin");
+        request.csr = request.csr.subject("/CN=admin");
         let outcome = field.ask(&field.driver, &request)?;
         let what = format!("the driver asks {signer} for a certificate");
         attacks.add(what, Refused("may ask for certificates of no signer but"), outcome);

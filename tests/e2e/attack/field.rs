@@ -233,7 +233,7 @@ impl<'a> Field<'a> {
 
 /// Not every failure is a refusal.
 fn refused(done: &Done) -> Result<Outcome> {
-    let said = done.stderr.trim().lines().last().unwrap_or_default().to_owned();
+    let said = done.stderr.trim().to_owned();
     let word = ["(Forbidden)", "is invalid", "(Invalid)", "(Unauthorized)", "(BadRequest)"];
     ensure!(word.iter().any(|word| said.contains(word)), "not a refusal but: {}", done.stderr);
     Ok(Outcome::Refused(said))
@@ -272,13 +272,20 @@ impl Credentials {
     }
 }
 
+/// Without the names and values that the refusal repeats.
+fn shortened(said: &str) -> String {
+    let said = said.split("\": ").last().unwrap_or_default();
+    let said = said.split(" is forbidden: ").last().unwrap_or_default();
+    said.chars().take(160).collect()
+}
+
 // === impl Outcome ===
 
 impl Outcome {
     /// A word and the reason.
     pub fn parts(&self) -> (&'static str, String) {
         match self {
-            Self::Refused(said) => ("refused", said.chars().take(160).collect()),
+            Self::Refused(said) => ("refused", shortened(said)),
             Self::Denied { reason, message, .. } => ("denied", format!("{reason}: {message}")),
             Self::Failed { reason, message, .. } => ("failed", format!("{reason}: {message}")),
             Self::Won(what) => ("WON", what.lines().next().unwrap_or_default().to_owned()),

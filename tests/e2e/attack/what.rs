@@ -60,7 +60,7 @@ fn in_the_csr(field: &Field<'_>, attacks: &mut Attacks) -> Result<()> {
         csr.key(&["ec", "-pkeyopt", "ec_paramgen_curve:P-521"])
     })?;
     // The API server looks at the signature first.
-    bend("a bad signature", Refused("signature"), &|mut csr| {
+    bend("a bad signature", Refused("verification failure"), &|mut csr| {
         csr.forged = true;
         csr
     })?;

@@ -1,7 +1,7 @@
 //! For pods that node A has no right to.
 
 use anyhow::Result;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{
     Attacks,
@@ -10,7 +10,7 @@ use super::{
     request::Request,
     until,
 };
-use crate::pod::Pod;
+use crate::{cluster::name_of, pod::Pod};
 
 const NOBODY: &str = "00000000-0000-4000-8000-000000000000";
 
@@ -54,21 +54,32 @@ pub fn try_all(field: &Field<'_>, attacks: &mut Attacks) -> Result<()> {
     ask("own pod, the controller's ID", &["ReservedId"], &reserved)?;
 
     // A kubelet may make mirror pods of its static pods, and no others.
-    let mirror = made_by_kubelet(field, "mirror", true, "")?;
-    let outcome = match mirror {
-        Ok(pod) => field.ask(&field.driver, &Request::honest(field, &pod))?,
-        Err(refused) => refused,
-    };
-    attacks.add("a mirror pod that the kubelet made", Denied(&["MirrorPod"]), outcome);
-    for (name, what, mirror, account) in [
-        ("the kubelet makes a pod with node B's ServiceAccount", "thief", false, "victim"),
-        ("… a mirror pod with node B's ServiceAccount", "mirror-thief", true, "victim"),
+    let plain = |name| field.ground.workload(PODS, name).volume(json!({"emptyDir": {}})).object();
+    let ours = |name| field.ground.workload(PODS, name).object();
+    let denied = Denied(&["MirrorPod"]);
+    for (what, expected, pod, mirror, account) in [
+        ("a mirror pod that the kubelet made", denied, plain("mirror"), true, ""),
+        (
+            "… with our volume",
+            Refused("can not create pods that reference"),
+            ours("with"),
+            true,
+            "",
+        ),
+        ("… with node B's ServiceAccount", Refused("Forbidden"), plain("thief"), true, "victim"),
+        (
+            "a pod of node B's ServiceAccount",
+            Refused("only create mirror"),
+            ours("of"),
+            false,
+            "victim",
+        ),
     ] {
-        let outcome = match made_by_kubelet(field, what, mirror, account)? {
+        let outcome = match made_by_kubelet(field, pod, mirror, account)? {
             Ok(pod) => field.ask(&field.driver, &Request::honest(field, &pod))?,
             Err(refused) => refused,
         };
-        attacks.add(name, Refused("Forbidden"), outcome);
+        attacks.add(what, expected, outcome);
     }
     Ok(())
 }
@@ -76,9 +87,8 @@ pub fn try_all(field: &Field<'_>, attacks: &mut Attacks) -> Result<()> {
 type Made = std::result::Result<Pod, super::Outcome>;
 
 /// A pod on node A that its kubelet makes by itself.
-fn made_by_kubelet(field: &Field<'_>, name: &str, mirror: bool, account: &str) -> Result<Made> {
-    let workload = field.ground.workload(PODS, name);
-    let mut pod = workload.object();
+fn made_by_kubelet(field: &Field<'_>, mut pod: Value, mirror: bool, account: &str) -> Result<Made> {
+    let name = name_of(&pod).to_owned();
     pod["spec"]["nodeName"] = field.here.as_str().into();
     if !account.is_empty() {
         pod["spec"]["serviceAccountName"] = account.into();
@@ -94,7 +104,7 @@ fn made_by_kubelet(field: &Field<'_>, name: &str, mirror: bool, account: &str) -
     let args = ["create", "--raw", &path, "-f", "-"];
     match field.attempt(&field.kubelet, args, &pod.to_string())? {
         super::Outcome::Won(_) => until("the pod that the kubelet made", || {
-            let mut pod = field.cluster().pod(PODS, name)?;
+            let mut pod = field.cluster().pod(PODS, &name)?;
             if pod.service_account.is_empty() {
                 pod.service_account = "default".to_owned();
             }
