@@ -101,6 +101,14 @@ impl Issuer {
         Ok(Issued { svid, bundles, assigned })
     }
 
+    /// Waits for a bundle for as long as one answer may take, if it comes from elsewhere.
+    pub(super) async fn wait_for_trust(&self) -> Result<(), NodeError> {
+        if !self.signer.is_remote() {
+            return Ok(());
+        }
+        self.trusts_someone(Patience::Waits, Instant::now() + SIGN_TIMEOUT).await
+    }
+
     /// Waits for a bundle: what nobody can verify is not worth asking for. A local CA, which has
     /// none while it can't sign, says why itself.
     async fn trusts_someone(&self, patience: Patience, deadline: Instant) -> Result<(), NodeError> {

@@ -29,11 +29,22 @@ impl PendingKey<'_> {
     /// key of the set on the volume: a key is for one SVID, so a request that was answered just
     /// before a crash is over.
     pub(super) fn load(&self, algorithm: KeyAlgorithm, used: Option<&[u8]>) -> Option<PrivateKey> {
+        let key = self.read()?;
+        (key.algorithm() == algorithm && used != Some(key.spki_der())).then_some(key)
+    }
+
+    /// After a restart: removes the key if it is the one of the set that is there.
+    pub(super) fn remove_if_used(&self, used: &[u8]) {
+        if self.read().is_some_and(|key| key.spki_der() == used) {
+            self.remove();
+        }
+    }
+
+    fn read(&self) -> Option<PrivateKey> {
         block_in_place(|| {
             let dir = self.places.open_ours(self.target, self.device).ok()?;
             let pem = dir.read_private(PENDING_FILE, MAX_SIZE).ok()?;
-            let key = PrivateKey::from_pem(std::str::from_utf8(&pem).ok()?).ok()?;
-            (key.algorithm() == algorithm && used != Some(key.spki_der())).then_some(key)
+            PrivateKey::from_pem(std::str::from_utf8(&pem).ok()?).ok()
         })
     }
 

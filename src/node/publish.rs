@@ -140,7 +140,10 @@ impl Node {
 
         let found = block_in_place(|| self.break_ground(volume, work, &spec, &id))?;
         let kept = match found {
-            Some(svid) => self.still_good(volume, work, svid),
+            Some(svid) => {
+                self.wait_for_trust(volume).await?;
+                self.still_good(volume, work, svid)
+            }
             None => None,
         };
         let (svid, bundles) = match kept {

@@ -257,7 +257,12 @@ impl Node {
                 continue;
             };
             match work.svid.clone() {
-                Some(svid) => self.adopt(&mut work, &svid),
+                Some(svid) => {
+                    self.adopt(&mut work, &svid);
+                    if let Some(pending) = self.pending(&volume, &work) {
+                        pending.remove_if_used(svid.key.spki_der());
+                    }
+                }
                 None if !self.issuer.signer.is_remote() => work.assigned = None,
                 None => {}
             }

@@ -155,6 +155,17 @@ impl Node {
         }
     }
 
+    /// After a restart nobody may have said yet whom to trust, and what can't be verified would be
+    /// issued again.
+    pub(super) async fn wait_for_trust(&self, volume: &Volume) -> Result<(), NodeError> {
+        tokio::select! {
+            trusted = self.issuer.wait_for_trust() => trusted,
+            () = volume.closing().cancelled_owned() => {
+                Err(NodeError::Unpublishing(volume.id.clone()))
+            }
+        }
+    }
+
     /// A new SVID, unless an unpublish wants the volume first.
     pub(super) async fn issue(
         &self,

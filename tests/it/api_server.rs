@@ -18,6 +18,9 @@ use futures_util::stream;
 use serde_json::{Value, json};
 use tokio::{net::TcpListener, sync::watch, task::JoinSet};
 
+/// The collection of requests.
+pub const REQUESTS: &str = "apis/certificates.k8s.io/v1/certificatesigningrequests";
+
 /// The server; ends when it is dropped.
 pub struct ApiServer {
     pub url: String,
@@ -77,6 +80,11 @@ impl ApiServer {
         Self { url, store, _serving: serving }
     }
 
+    /// From now on nobody answers.
+    pub fn stop(&mut self) {
+        self._serving.abort_all();
+    }
+
     /// The content of a kubeconfig for it.
     pub fn kubeconfig(&self, namespace: &str) -> String {
         json!({
@@ -134,6 +142,13 @@ impl Store {
         self.inner.lock().unwrap().objects.get(&key).cloned()
     }
 
+    /// Every object of a collection.
+    pub fn all(&self, collection: &str) -> Vec<Value> {
+        let inner = self.inner.lock().unwrap();
+        let of = inner.objects.iter().filter(|((of, ..), _)| of == collection);
+        of.map(|(_, object)| object.clone()).collect()
+    }
+
     pub fn fault(&self, fault: Fault) {
         self.inner.lock().unwrap().faults.push(fault);
     }
@@ -160,18 +175,21 @@ impl Store {
 
     /// Waits for something to be so.
     pub async fn until<T>(&self, what: &str, mut so: impl FnMut(&Self) -> Option<T>) -> T {
-        let mut version = self.version.subscribe();
-        let wait = async {
-            loop {
-                version.borrow_and_update();
-                if let Some(found) = so(self) {
-                    return found;
-                }
-                version.changed().await.unwrap();
-            }
-        };
-        let waited = tokio::time::timeout(std::time::Duration::from_secs(60), wait).await;
+        let waited = self.wait(&mut so);
+        let waited = tokio::time::timeout(std::time::Duration::from_secs(60), waited).await;
         waited.unwrap_or_else(|_| panic!("waited in vain for {what}"))
+    }
+
+    /// The same, for as long as it takes.
+    pub async fn wait<T>(&self, mut so: impl FnMut(&Self) -> Option<T>) -> T {
+        let mut version = self.version.subscribe();
+        loop {
+            version.borrow_and_update();
+            if let Some(found) = so(self) {
+                return found;
+            }
+            version.changed().await.unwrap();
+        }
     }
 }
 
@@ -230,6 +248,9 @@ async fn answer(
         })
         .collect();
     let path = Path::of(uri.path());
+    if path.collection == "apis/authentication.k8s.io/v1/selfsubjectreviews" {
+        return json_answer(&json!({"metadata": {}, "status": {"userInfo": the_driver()}}));
+    }
     let selector = query.get("fieldSelector").cloned().unwrap_or_default();
     if method == Method::GET && query.get("watch").is_some_and(|watch| watch == "true") {
         if query.contains_key("sendInitialEvents") {
@@ -268,6 +289,11 @@ async fn answer(
     let key = (path.collection.clone(), path.namespace.clone(), name);
     let before = inner.objects.get(&key).cloned();
     let object = match (method, before) {
+        (Method::DELETE, Some(_)) => {
+            drop(inner);
+            store.delete(&key.0, &key.1, &key.2);
+            return json_answer(&json!({"kind": "Status", "status": "Success"}));
+        }
         (Method::POST, Some(_)) => return failure(StatusCode::CONFLICT, u32::MAX),
         (Method::POST, None) => {
             let mut sent = sent;
@@ -296,6 +322,16 @@ async fn answer(
     let put = inner.put(&path.collection, object, true);
     store.version.send_replace(inner.version);
     json_answer(&put)
+}
+
+/// Everybody is the driver of `node-1`.
+fn the_driver() -> Value {
+    let key = |name: &str| format!("authentication.kubernetes.io/{name}");
+    let extra = json!({
+        key("node-name"): ["node-1"], key("node-uid"): ["n1"],
+        key("pod-name"): ["driver-1"], key("pod-uid"): ["p1"],
+    });
+    json!({"username": "system:serviceaccount:svid-csi:svid-csi", "extra": extra})
 }
 
 /// Tells what happened after this version, and goes on.

@@ -16,6 +16,7 @@ mod calls;
 mod container;
 mod controller;
 mod crash;
+mod csr;
 mod demo;
 mod dropped;
 mod in_process;

@@ -161,6 +161,7 @@ impl Node {
             .arg("--kubelet-dir")
             .arg(self.kubelet())
             .args(&self.extra)
+            .env("KUBECONFIG", self.path("kubeconfig"))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(self.log_file())

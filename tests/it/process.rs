@@ -74,6 +74,7 @@ fn settings_that_cannot_be_used_name_themselves_and_exit_64() {
             (&["--kubelet-dir", "relative"], &["--kubelet-dir"]),
             (&["--kubelet-dir", "/dev/null"], &["--kubelet-dir", "/dev/null"]),
             (&["--csi-socket", "relative"], &["--csi-socket"]),
+            (&["--signer", "csr"], &["--ca-create", "controller"]),
             (&["--signer", "nobody"], &["--signer", "local"]),
             (&["--log-level", "loud"], &["--log-level"]),
             (&["--log-format", "xml"], &["--log-format"]),

@@ -100,6 +100,11 @@ pub(super) struct NodeArgs {
     #[arg(long, env = "SVID_CSI_MAX_TTL", default_value = "24h", value_name = "DURATION")]
     max_ttl: String,
 
+    /// Use KUBECONFIG or ~/.kube/config instead of the pod's ServiceAccount; with --signer csr its
+    /// token must be bound to a pod on this node
+    #[arg(long, env = "SVID_CSI_KUBECONFIG", value_parser = FalseyValueParser::new())]
+    kubeconfig: bool,
+
     /// Address of /livez, /readyz and /metrics
     #[arg(long, env = "SVID_CSI_HTTP_LISTEN", default_value = "127.0.0.1:9809")]
     http_listen: String,
@@ -128,6 +133,8 @@ struct SignerSettings {
     local: LocalConfig,
     /// The ConfigMap with the controller's bundle.
     bundle_map: Option<String>,
+    /// Whether the API server is reached as a person does.
+    kubeconfig: bool,
 }
 
 /// Arguments after every check that needs no file.
@@ -200,6 +207,7 @@ impl NodeArgs {
                 propagation,
             },
             bundle_map,
+            kubeconfig: self.kubeconfig,
         };
         Ok(Settings {
             server: ServerConfig {

@@ -169,7 +169,7 @@ async fn start(settings: Settings) -> Result<Started> {
     let plugin_dir = plugin_dir(&kubelet_dir, &server.driver_name);
     make_dir(&plugin_dir)?;
     let lock = lock(&plugin_dir).await?;
-    let parts = SigningParts::new(signer)?;
+    let parts = SigningParts::new(signer).await?;
     let (events, event_writer) = match &parts.cluster {
         Some(cluster) => {
             let (driver, node) = (server.driver_name.clone(), server.node_name.clone());

@@ -50,10 +50,13 @@ enum Kind {
 
 impl SigningParts {
     /// A pod has access to the API server if it has a token.
-    pub(super) fn new(settings: SignerSettings) -> Result<Self, UsageError> {
-        let SignerSettings { kind, local, bundle_map } = settings;
+    pub(super) async fn new(settings: SignerSettings) -> Result<Self, UsageError> {
+        let SignerSettings { kind, local, bundle_map, kubeconfig } = settings;
         let trust_domain = local.trust_domain.clone();
-        let access = Cluster::in_cluster();
+        let access = match kubeconfig {
+            true => Cluster::from_kubeconfig(None).await,
+            false => Cluster::in_cluster(),
+        };
         let cluster = access.as_ref().ok().cloned();
         let needs = |setting| {
             access.clone().map_err(|error: crate::k8s::ApiError| UsageError::new(setting, error))
@@ -127,12 +130,12 @@ impl Signing {
 
     /// Keeps signer and bundles going until `stop`.
     pub(super) async fn run(self, stop: CancellationToken) {
-        let signer = async {
+        let mut signer = std::pin::pin!(async {
             match self.kind {
                 Kind::Local(signer) => signer.follow(stop.clone()).await,
                 Kind::Csr(signer) => signer.run(stop.clone()).await,
             }
-        };
+        });
         let shared = async {
             match self.shared {
                 Some(shared) => shared.follow(stop.clone()).await,
@@ -141,8 +144,13 @@ impl Signing {
         };
         // Whichever ends by itself has a bug, which whoever waits for this tells.
         tokio::select! {
-            () = signer => {}
-            () = shared => {}
+            () = &mut signer => {}
+            () = shared => {
+                // A signer has a last few things to do.
+                if stop.is_cancelled() {
+                    signer.await;
+                }
+            }
         }
     }
 }
