@@ -205,7 +205,10 @@ impl Requests {
         let Some((name, uid)) = work.running.remove(&id) else { return };
         let again = match handled {
             Handled::Finished => {
-                work.finished.insert(name.clone(), uid);
+                // Its node may have read and deleted it before the answer came.
+                if self.cache.get(&name).is_some_and(|request| request.uid == uid) {
+                    work.finished.insert(name.clone(), uid);
+                }
                 None
             }
             Handled::Outdated => None,

@@ -1,26 +1,36 @@
 //! What a watch has seen: a map of objects that follows the API server.
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     collections::HashMap,
     fmt,
     future::Future,
     sync::{Arc, PoisonError, RwLock},
+    time::Duration,
 };
 
 use futures_util::StreamExt;
 use kube::{
     Api, Resource,
+    api::ListParams,
     runtime::{
-        WatchStreamExt,
-        watcher::{self, Config, Event},
+        utils::Backoff,
+        watcher::{self, Config, DefaultBackoff, Event},
     },
 };
 use serde::de::DeserializeOwned;
-use tokio::sync::watch;
+use tokio::{
+    sync::watch,
+    time::{error::Elapsed, sleep, timeout},
+};
 use tracing::{debug, warn};
 
 /// How long one watch runs, in seconds; a connection that died in silence is noticed soon after.
 const WATCH_SECONDS: u32 = 120;
+/// How long a watch that failed and was tried again is silent before the server is asked.
+const QUIET: Duration = Duration::from_secs(5);
 
 /// An object's namespace, empty where it has none, and name.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -49,7 +59,7 @@ struct Shared<T> {
 pub struct CacheState {
     /// It has been complete once. From then on it is at worst old.
     pub synced: bool,
-    /// Why it may be old now; gone with the next thing that is heard.
+    /// Why it may be old now: its watch failed and does not go on yet.
     pub problem: Option<String>,
     /// Grows with each change.
     pub changes: u64,
@@ -199,36 +209,61 @@ impl<T> Cache<T> {
         let scope = scope.timeout(WATCH_SECONDS);
         async move {
             let mut streaming = true;
+            let mut backoff = DefaultBackoff::default();
             loop {
                 let config = match streaming {
                     true => scope.clone().streaming_lists(),
                     false => scope.clone(),
                 };
-                let mut events =
-                    std::pin::pin!(watcher::watcher(api.clone(), config).default_backoff());
+                let mut events = std::pin::pin!(watcher::watcher(api.clone(), config));
                 let mut listed = HashMap::new();
-                while let Some(event) = events.next().await {
-                    match event {
-                        Ok(event) => {
+                // Whether what is here has to be replaced before it counts as new.
+                let mut gap = true;
+                loop {
+                    let Ok(event) = self.next(events.next()).await else {
+                        // A watch that goes on says nothing by itself.
+                        if !gap && answers(&api, &scope).await {
                             self.heard(None);
-                            self.take(what, event, &mut listed, &mut keep, &mut on_change);
                         }
-                        Err(error) if streaming && refuses_streaming(&error) => {
+                        continue;
+                    };
+                    match event {
+                        None => break,
+                        Some(Ok(event)) => {
+                            backoff.reset();
+                            let part = matches!(event, Event::Init | Event::InitApply(_));
+                            gap = part;
+                            self.take(what, event, &mut listed, &mut keep, &mut on_change);
+                            if !part {
+                                self.heard(None);
+                            }
+                        }
+                        Some(Err(error)) if streaming && refuses_streaming(&error) => {
                             debug!(what, "the API server lists before it watches");
                             streaming = false;
                             break;
                         }
-                        Err(error) => {
+                        Some(Err(error)) => {
+                            gap |= forgotten(&error);
                             let problem = super::error::reasons(&error);
-                            // Also told where nothing is wrong, as when a watch is too old.
                             if self.shared.state.borrow().problem.as_ref() != Some(&problem) {
                                 warn!(what, %problem, "the watch failed; it is tried again");
                             }
                             self.heard(Some(problem));
+                            sleep(backoff.next().unwrap_or(QUIET)).await;
                         }
                     }
                 }
             }
+        }
+    }
+
+    /// Waits for an event; while the cache may be old, only for so long.
+    async fn next<E>(&self, event: impl Future<Output = E>) -> Result<E, Elapsed> {
+        let old = self.shared.state.borrow().problem.is_some();
+        match old {
+            true => timeout(QUIET, event).await,
+            false => Ok(event.await),
         }
     }
 
@@ -279,6 +314,30 @@ impl<T> Cache<T> {
     }
 }
 
+/// Whether the server answers the same question now. A watch that was tried again meanwhile and did not
+/// fail then goes on.
+async fn answers<K>(api: &Api<K>, scope: &Config) -> bool
+where
+    K: Clone + DeserializeOwned + fmt::Debug,
+{
+    let params = ListParams {
+        label_selector: scope.label_selector.clone(),
+        field_selector: scope.field_selector.clone(),
+        limit: Some(1),
+        ..ListParams::default()
+    };
+    super::call("list", api.list(&params)).await.is_ok()
+}
+
+/// Whether the server has forgotten what happened since: everything is listed anew.
+fn forgotten(error: &watcher::Error) -> bool {
+    match error {
+        watcher::Error::WatchError(status)
+        | watcher::Error::WatchStartFailed(kube::Error::Api(status)) => status.code == 410,
+        _ => false,
+    }
+}
+
 /// Servers of some versions have streaming lists switched off, and those in front of an old etcd
 /// cannot make them; each says so in a way of its own. Listing serves with all of them.
 fn refuses_streaming(error: &watcher::Error) -> bool {
@@ -287,81 +346,7 @@ fn refuses_streaming(error: &watcher::Error) -> bool {
         | watcher::Error::InitialListFailed(kube::Error::Api(status)) => {
             matches!(status.code, 400 | 422)
         }
-        // 410 is said of what was listed.
         watcher::Error::WatchError(status) => status.code != 410,
         _ => false,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use k8s_openapi::api::core::v1::Namespace;
-
-    use super::*;
-
-    fn namespace(name: &str, label: &str) -> Namespace {
-        let mut namespace = Namespace::default();
-        namespace.metadata.name = Some(name.to_owned());
-        namespace.metadata.labels = Some([("kept".to_owned(), label.to_owned())].into());
-        namespace
-    }
-
-    /// What is told when these events come, and the cache after them.
-    fn told(events: Vec<Event<Namespace>>) -> (Vec<String>, Cache<String>) {
-        let cache = Cache::default();
-        let (mut listed, mut told) = (HashMap::new(), Vec::new());
-        let mut keep = |namespace: Namespace| {
-            let label = namespace.metadata.labels?.remove("kept")?;
-            (label != "no").then_some(label)
-        };
-        let mut on_change = |change: Change<String>| {
-            told.push(match change {
-                Change::Set(name, label) => format!("{name}={label}"),
-                Change::Gone(name, label) => format!("{name} was {label}"),
-                Change::Complete => "complete".to_owned(),
-            });
-        };
-        for event in events {
-            cache.take("namespaces", event, &mut listed, &mut keep, &mut on_change);
-        }
-        (told, cache)
-    }
-
-    #[test]
-    fn a_gap_in_the_watch_tells_what_went_meanwhile() {
-        let list = |names: &[&str]| {
-            let objects = names.iter().map(|name| Event::InitApply(namespace(name, "1")));
-            [Event::Init].into_iter().chain(objects).chain([Event::InitDone]).collect::<Vec<_>>()
-        };
-        let (told, cache) = told([list(&["a"]), list(&["b"])].concat());
-        assert_eq!(told, ["a=1", "complete", "a was 1", "b=1", "complete"]);
-        assert!(cache.is_synced());
-        assert_eq!(cache.all().len(), 1);
-        assert!(cache.get(&ObjectName::cluster_wide("a")).is_none());
-    }
-
-    #[test]
-    fn a_list_that_breaks_off_changes_nothing() {
-        let (told, cache) = told(vec![
-            Event::Init,
-            Event::InitApply(namespace("a", "1")),
-            Event::InitDone,
-            Event::Init,
-            Event::InitApply(namespace("b", "1")),
-        ]);
-        assert_eq!(told, ["a=1", "complete"]);
-        assert_eq!(*cache.get(&ObjectName::cluster_wide("a")).unwrap(), "1");
-    }
-
-    #[test]
-    fn what_is_not_kept_any_longer_is_gone() {
-        let (told, cache) = told(vec![
-            Event::Apply(namespace("a", "1")),
-            Event::Apply(namespace("a", "2")),
-            Event::Apply(namespace("a", "no")),
-            Event::Delete(namespace("a", "no")),
-        ]);
-        assert_eq!(told, ["a=1", "a=2", "a was 2"]);
-        assert!(cache.all().is_empty() && !cache.is_synced());
     }
 }

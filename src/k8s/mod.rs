@@ -97,6 +97,11 @@ impl Cluster {
         Ok(Self { client, namespace })
     }
 
+    #[cfg(test)]
+    fn with_client(client: Client) -> Self {
+        Self { client, namespace: "default".to_owned() }
+    }
+
     /// The namespace of the pod, or of the kubeconfig's context.
     pub fn namespace(&self) -> &str {
         &self.namespace

@@ -11,7 +11,10 @@ use kube::{
 };
 use serde_json::{Value, json};
 
-use super::{ApiError, Cache, Change, Cluster, RequestFacts, call, names::SIGNER};
+use super::{
+    ApiError, Cache, Change, Cluster, ConditionFacts, RequestFacts, call,
+    names::{NODE_UID_LABEL, SIGNER, annotation},
+};
 
 /// Decides on requests. Cheap to clone.
 #[derive(Clone)]
@@ -23,6 +26,14 @@ pub struct RequestDecisions {
 const MANAGER: &str = "svid-csi-controller";
 /// A longer message helps nobody.
 const LONGEST_MESSAGE: usize = 4096;
+/// A request may be as large as the API server takes: not many of those are listed at once, and
+/// not much of each is kept. Our own are smaller by far.
+const PAGE: u32 = 50;
+const LONGEST_REQUEST: usize = 16 * 1024;
+const LONGEST_ANNOTATION: usize = 2048;
+const MOST_ANNOTATIONS: usize = 16;
+/// In place of what is too long: no name, duration or algorithm, so that it is denied.
+const TOO_LONG: &str = "… (too long)";
 
 // === impl RequestDecisions ===
 
@@ -38,8 +49,9 @@ impl RequestDecisions {
         cache: Cache<RequestFacts>,
         on_change: impl FnMut(Change<RequestFacts>) + Send + 'static,
     ) -> impl Future<Output = ()> + Send + 'static {
-        let scope = Config::default().fields(&format!("spec.signerName={SIGNER}"));
-        let keep = |request| Some(RequestFacts::from(request));
+        let signer = format!("spec.signerName={SIGNER}");
+        let scope = Config::default().fields(&signer).page_size(PAGE);
+        let keep = |request| Some(bounded(request));
         cache.follow("certificatesigningrequests", self.api.clone(), scope, keep, on_change)
     }
 
@@ -100,8 +112,49 @@ impl RequestDecisions {
         });
         let (patch, params) = (Patch::Merge(patch), PatchParams::apply(MANAGER));
         let answer = self.api.patch_subresource(part, &request.name, &params, &patch);
-        call(doing, answer).await.map(RequestFacts::from)
+        call(doing, answer).await.map(bounded)
     }
+}
+
+/// What may be kept of a request, whoever made it. Of one that is finished, only that it is.
+fn bounded(request: CertificateSigningRequest) -> RequestFacts {
+    let mut facts = RequestFacts::from(request);
+    if facts.has_certificate || facts.is_denied() || facts.is_failed() {
+        return RequestFacts {
+            name: facts.name,
+            uid: facts.uid,
+            resource_version: facts.resource_version,
+            signer_name: facts.signer_name,
+            conditions: facts
+                .conditions
+                .into_iter()
+                .map(|condition| ConditionFacts {
+                    kind: condition.kind,
+                    reason: String::new(),
+                    message: String::new(),
+                })
+                .collect(),
+            has_certificate: facts.has_certificate,
+            created: facts.created,
+            ..RequestFacts::default()
+        };
+    }
+    if facts.request.len() > LONGEST_REQUEST {
+        facts.request = Vec::new();
+    }
+    facts.labels.retain(|key, _| key == NODE_UID_LABEL);
+    // Of ours there are fewer; one that isn't known is enough for a denial.
+    facts.annotations = facts
+        .annotations
+        .into_iter()
+        .filter(|(key, _)| key.starts_with(annotation::PREFIX))
+        .take(MOST_ANNOTATIONS)
+        .map(|(key, value)| match value.len() > LONGEST_ANNOTATION {
+            true => (key, TOO_LONG.to_owned()),
+            false => (key, value),
+        })
+        .collect();
+    facts
 }
 
 /// The conditions of this version and one more; the API server adds the times.
@@ -115,4 +168,63 @@ fn conditions(request: &RequestFacts, kind: &str, reason: &str, message: &str) -
         .collect();
     all.push(condition(kind, reason, &message));
     json!({"conditions": all})
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn object(size: usize, status: Value) -> CertificateSigningRequest {
+        let long = "x".repeat(size);
+        let mut annotations = serde_json::Map::new();
+        annotations.insert("foreign".to_owned(), json!(long));
+        annotations.insert(annotation::POD_NAME.to_owned(), json!("cart-0"));
+        annotations.insert(annotation::DNS_NAMES.to_owned(), json!(long));
+        for index in 0..size / 100 {
+            annotations.insert(format!("{}{index}", annotation::PREFIX), json!(long));
+        }
+        serde_json::from_value(json!({
+            "metadata": {
+                "name": "svid-1", "uid": "1", "annotations": annotations,
+                "labels": {NODE_UID_LABEL: "n", "foreign": long},
+            },
+            "spec": {"signerName": SIGNER, "request": ByteString(long.into_bytes()), "usages": []},
+            "status": status,
+        }))
+        .unwrap()
+    }
+
+    fn weight(facts: &RequestFacts) -> usize {
+        format!("{facts:?}").len()
+    }
+
+    /// Invariant 5: whoever owns a node cannot make the controller run out of memory.
+    #[test]
+    fn a_huge_request_is_kept_small_and_stays_one_to_deny() {
+        let facts = bounded(object(100_000, json!({})));
+        assert!(weight(&facts) < 60_000, "{}", weight(&facts));
+        assert!(facts.request.is_empty());
+        assert_eq!(facts.annotations.len(), MOST_ANNOTATIONS);
+        assert!(facts.annotations.values().all(|value| value == TOO_LONG));
+        assert_eq!(facts.labels.len(), 1);
+    }
+
+    #[test]
+    fn a_request_of_ours_is_kept_as_it_is() {
+        let facts = bounded(object(99, json!({})));
+        assert_eq!(facts.request.len(), 99);
+        assert_eq!(facts.annotations[annotation::POD_NAME], "cart-0");
+        assert_eq!(facts.annotations.len(), 2);
+    }
+
+    #[test]
+    fn of_a_finished_request_only_the_end_is_kept() {
+        let message = "y".repeat(10_000);
+        let conditions = json!([{"type": "Denied", "status": "True", "message": message}]);
+        let facts = bounded(object(100_000, json!({"conditions": conditions})));
+        assert!(facts.is_denied() && weight(&facts) < 1_000, "{}", weight(&facts));
+        let facts = bounded(object(100_000, json!({"certificate": "eA=="})));
+        assert!(facts.has_certificate && weight(&facts) < 1_000);
+        assert_eq!((facts.name.as_str(), facts.uid.as_str()), ("svid-1", "1"));
+    }
 }

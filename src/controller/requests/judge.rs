@@ -61,7 +61,8 @@ enum Obstacle {
 // === impl Judge ===
 
 impl Judge {
-    /// Does what this version of a request needs.
+    /// Does what this version of a request needs. Each decision is written down before it leaves, so
+    /// that there is none without its line.
     pub(super) async fn handle(&self, request: &RequestFacts) -> Handled {
         let result = match Step::of(request) {
             Step::Leave => Ok(()),
@@ -108,17 +109,14 @@ impl Judge {
             Decision::Approve(grant) => {
                 // Nothing is approved that another replica may be able to sign and this is not.
                 self.keyring.signing(self.clock.now())?;
+                self.audit.record(&granted(Outcome::Approve, request, &grant, pod.as_deref()))?;
                 let message = grant.message().to_json();
                 let approved = self.decisions.approve(request, APPROVED_REASON, &message).await?;
-                let entry = granted(Outcome::Approve, request, &grant, pod.as_deref());
                 self.metrics.decided(Outcome::Approve, APPROVED_REASON);
-                self.audit.record(&entry)?;
                 self.sign(&approved).await
             }
             Decision::Deny(denial) => {
-                let reason = denial.reason.as_str();
-                self.decisions.deny(request, reason, &denial.condition_message()).await?;
-                self.refused(Outcome::Deny, request, &denial, pod.as_deref())
+                self.refuse(Outcome::Deny, request, &denial, pod.as_deref()).await
             }
         }
     }
@@ -130,8 +128,7 @@ impl Judge {
         let grant = match decision {
             Decision::Approve(grant) => grant,
             Decision::Deny(denial) => {
-                self.decisions.fail(request, denial.reason.as_str(), &denial.message).await?;
-                return self.refused(Outcome::Fail, request, &denial, pod.as_deref());
+                return self.refuse(Outcome::Fail, request, &denial, pod.as_deref()).await;
             }
         };
         let now = self.clock.now();
@@ -143,7 +140,6 @@ impl Judge {
             ttl_seconds: lifetime(&svid, now),
             ..granted(Outcome::Sign, request, &grant, pod.as_deref())
         };
-        // Before it leaves: no certificate without its line.
         self.audit.record(&entry)?;
         self.decisions.certify(request, svid.chain_pem()).await?;
         self.metrics.decided(Outcome::Sign, APPROVED_REASON);
@@ -156,23 +152,27 @@ impl Judge {
         Ok(())
     }
 
-    fn refused(
+    async fn refuse(
         &self,
         outcome: Outcome,
         request: &RequestFacts,
         denial: &Denial,
         pod: Option<&PodFacts>,
     ) -> Result<(), Obstacle> {
-        let reason = denial.reason.as_str();
-        self.metrics.decided(outcome, reason);
-        info!(request = request.name, reason, why = denial.message, "refused");
+        let (reason, message) = (denial.reason.as_str(), denial.condition_message());
         let asked = asked_for(request);
-        let entry = Entry {
+        self.audit.record(&Entry {
             message: &denial.message,
             spiffe_id: asked.as_deref().unwrap_or_default(),
             ..entry(outcome, reason, request, pod)
+        })?;
+        match outcome {
+            Outcome::Fail => self.decisions.fail(request, reason, &message).await?,
+            _ => self.decisions.deny(request, reason, &message).await?,
         };
-        Ok(self.audit.record(&entry)?)
+        self.metrics.decided(outcome, reason);
+        info!(request = request.name, reason, why = denial.message, "refused");
+        Ok(())
     }
 }
 
