@@ -123,6 +123,11 @@ pub(super) fn labels() -> BTreeMap<String, String> {
 // === impl BundleMap ===
 
 impl BundleMap {
+    /// Tells this object from another of its name.
+    pub fn uid(&self) -> &str {
+        self.object.metadata.uid.as_deref().unwrap_or_default()
+    }
+
     /// The SPIFFE bundle, if there is one.
     pub fn bundle(&self) -> Option<&str> {
         self.data(bundle_map::BUNDLE)

@@ -106,6 +106,11 @@ impl StoredSecret {
         &self.data
     }
 
+    /// Tells this object from another of its name.
+    pub fn uid(&self) -> &str {
+        self.object.metadata.uid.as_deref().unwrap_or_default()
+    }
+
     /// Differs whenever anything in it does.
     pub fn version(&self) -> &str {
         self.object.metadata.resource_version.as_deref().unwrap_or_default()

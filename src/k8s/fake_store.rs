@@ -63,6 +63,12 @@ impl FakeStore {
         object
     }
 
+    /// Another object, though perhaps of a name that was there.
+    pub(crate) fn create(&self, path: &str, mut object: Value) -> Value {
+        object["metadata"]["uid"] = json!(format!("uid-{}", self.state().version));
+        self.put(path, object)
+    }
+
     pub(crate) fn remove(&self, path: &str) -> Option<Value> {
         self.state().objects.remove(path)
     }
@@ -90,7 +96,7 @@ impl FakeStore {
                 let path = format!("{path}/{}", object["metadata"]["name"].as_str().unwrap());
                 match self.get(&path) {
                     Some(_) => failure(409, "AlreadyExists"),
-                    None => ok(self.put(&path, object)),
+                    None => ok(self.create(&path, object)),
                 }
             }
             Method::PUT => {

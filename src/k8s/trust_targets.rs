@@ -33,7 +33,7 @@ pub struct TrustTargets {
 /// How soon a new namespace gets its ConfigMap.
 const LOOK: Duration = Duration::from_secs(20);
 /// How soon what someone else changed is put right.
-const VERIFY: Duration = Duration::from_secs(300);
+const VERIFY: Duration = Duration::from_secs(60);
 const GROUP: &str = "certificates.k8s.io";
 const KIND: &str = "ClusterTrustBundle";
 const PLURAL: &str = "clustertrustbundles";
@@ -66,8 +66,12 @@ impl TrustTargets {
         loop {
             let bundle = bundles.borrow_and_update().clone();
             let found = match bundle {
-                Some(bundle) => self.publish(&bundle.to_pem()).await,
-                None => Vec::new(),
+                Some(bundle) => self.publish(&bundle.to_pem(), &bundles).await,
+                None => {
+                    // Whoever leads meanwhile may write something else.
+                    self.verified = None;
+                    Vec::new()
+                }
             };
             problems.send_if_modified(|said| {
                 let news = *said != found;
@@ -81,7 +85,11 @@ impl TrustTargets {
         }
     }
 
-    async fn publish(&mut self, pem: &str) -> Vec<String> {
+    async fn publish(
+        &mut self,
+        pem: &str,
+        bundles: &watch::Receiver<Option<TrustBundle>>,
+    ) -> Vec<String> {
         if self.verified.is_none_or(|at| at.elapsed() > VERIFY) {
             self.written.clear();
             self.cluster_wide = None;
@@ -89,7 +97,8 @@ impl TrustTargets {
         }
         let mut problems = Vec::new();
         if let Some((name, selector)) = self.pem.clone()
-            && let Err(error) = self.config_maps(&name, &selector, pem, &mut problems).await
+            && let Err(error) =
+                self.config_maps(&name, &selector, pem, bundles, &mut problems).await
         {
             problems.push(error.to_string());
         }
@@ -112,6 +121,7 @@ impl TrustTargets {
         name: &str,
         selector: &str,
         pem: &str,
+        bundles: &watch::Receiver<Option<TrustBundle>>,
         problems: &mut Vec<String>,
     ) -> Result<(), ApiError> {
         let namespaces: Api<Namespace> = self.cluster.cluster_wide();
@@ -119,6 +129,10 @@ impl TrustTargets {
         let listed = call("list namespaces", namespaces.list_metadata(&params)).await?;
         let mut failed = 0_usize;
         for namespace in listed.items {
+            // Nobody leads any more, or there is a newer bundle.
+            if bundles.has_changed().unwrap_or(true) {
+                return Ok(());
+            }
             let metadata = namespace.metadata;
             let Some(namespace) = metadata.name else { continue };
             let there = self.written.get(&namespace).map(String::as_str) == Some(pem);

@@ -53,8 +53,9 @@ const VERSION_3: [u8; 5] = [0xa0, 3, 2, 1, 2];
 // === impl Profile ===
 
 impl Profile {
-    /// The longest that a certificate begins before its making, for clocks that lag.
-    pub const MAX_BACKDATE: Duration = Duration::from_secs(10);
+    /// The longest that a certificate begins before its making, for clocks that lag: whoever signs
+    /// and whoever verifies are different machines.
+    pub const MAX_BACKDATE: Duration = Duration::from_secs(60);
 
     /// How long before its making a certificate of this lifetime begins.
     pub fn backdate(ttl: Duration) -> Duration {

@@ -26,7 +26,7 @@ pub(super) fn merge(
     }
     let least = match next.x509_authorities() == held.x509_authorities() {
         true => held.sequence(),
-        false => held.sequence().map(|sequence| sequence + 1),
+        false => held.sequence().map(|sequence| sequence.saturating_add(1)),
     };
     let sequence = next.sequence().max(least);
     Some(next.with_sequence(sequence))

@@ -204,19 +204,7 @@ impl Step<'_> {
     fn drop_by_force(&mut self, key_id: &str) {
         let now = self.now;
         for entry in self.state.entries.iter_mut().filter(|entry| entry.has_key(key_id)) {
-            entry.ca.authority = None;
-            entry.stage = match entry.stage {
-                Stage::Retired { sign_from, sign_until, remove_at, .. } => Stage::Retired {
-                    sign_from,
-                    sign_until: sign_until.min(now),
-                    remove_at,
-                    dropped: true,
-                },
-                Stage::Foreign { remove_at } => {
-                    Stage::Retired { sign_from: None, sign_until: now, remove_at, dropped: true }
-                }
-                stage => stage,
-            };
+            entry.drop_now(now);
         }
     }
 }

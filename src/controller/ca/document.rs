@@ -11,7 +11,7 @@ use super::{
     entry::{Entry, Material, Origin, Stage},
     moment::Moment,
     request::Answer,
-    state::{Refused, Seal},
+    state::{Home, Refused, Seal},
 };
 use crate::{
     id::TrustDomain,
@@ -92,6 +92,10 @@ struct Document {
     refused: BTreeMap<String, Refused>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     answer: Option<Answer>,
+    #[serde(default)]
+    home: Home,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    restored: Option<Moment>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -148,6 +152,8 @@ pub(super) fn encode(state: &CaState) -> SecretData {
         published: state.published.clone(),
         refused: state.refused.clone(),
         answer: state.answer.clone(),
+        home: state.home.clone(),
+        restored: state.restored,
     };
     let mut data = SecretData::new();
     let mut put = |name: String, bytes: &[u8]| {
@@ -211,6 +217,8 @@ pub(super) fn decode(
         refused: document.refused,
         answer: document.answer,
         seal,
+        home: document.home,
+        restored: document.restored,
     })
 }
 

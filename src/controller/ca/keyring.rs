@@ -123,7 +123,9 @@ impl Keyring {
             && seen.state.as_deref() != Some(&state)
         {
             seen.signing.clear();
-            seen.good.retain(|id| state.entry(id).is_some());
+            let before = seen.state.as_ref().and_then(|before| before.restored);
+            let restored = before != state.restored;
+            seen.good.retain(|id| !restored && state.entry(id).is_some());
             seen.state = Some(Arc::new(state));
         }
     }
@@ -224,9 +226,12 @@ impl Seen {
             ))));
         }
         if !self.good.contains(&entry.ca.id) {
-            let at = self.ready_at(entry, state, settings);
+            let key = &entry.ca.key_id;
+            let Some(at) = self.ready_at(entry, state, settings) else {
+                let reason = format!("the root of the CA {key} was published a moment ago");
+                return Err(Some(NotReady::new(reason)));
+            };
             if now < at {
-                let key = &entry.ca.key_id;
                 let reason =
                     format!("the root of the CA {key} is published; it signs here from {at}");
                 return Err(Some(NotReady::new(reason).until(at)));
@@ -239,9 +244,9 @@ impl Seen {
 
     /// From when a published CA may sign here: the propagation time after this replica saw its root
     /// appear. One that came later believes the leader, whose clock may be behind.
-    fn ready_at(&self, entry: &Entry, state: &CaState, settings: &CaSettings) -> Moment {
+    fn ready_at(&self, entry: &Entry, state: &CaState, settings: &CaSettings) -> Option<Moment> {
         if matches!(entry.stage, Stage::Active { first: true, .. }) {
-            return Moment::default();
+            return Some(Moment::default());
         }
         let ready = |root: &String| match (self.appeared.get(root), state.published.get(root)) {
             (Some(seen), _) => Some(seen.after(settings.propagation)),
@@ -249,7 +254,7 @@ impl Seen {
             (None, None) => None,
         };
         let anchors = entry.ca.anchors.iter().filter(|root| self.published.contains(root));
-        let sign_from = entry.signs().map_or(Moment::default(), |(from, _)| from);
-        anchors.filter_map(ready).min().unwrap_or(sign_from.after(settings.propagation))
+        // Before the leader has noted its publication it signs nowhere.
+        anchors.filter_map(ready).min()
     }
 }

@@ -12,12 +12,15 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::{
-    CaState, Keyring, document,
+    CaState, DocumentError, Keyring, document,
     lifecycle::{Advanced, Published, Upstream, World, advance, begin, begin_again},
     moment::Moment,
     publish::{self, Standing},
     request::{Action, Request},
-    retiring, upstream,
+    restore::{Stolen, is_restored},
+    retiring,
+    state::Home,
+    upstream,
 };
 use crate::{
     k8s::{ApiError, BundleMap, BundlePublisher, CaSecret, CacheState, Cluster, StoredSecret},
@@ -53,6 +56,8 @@ enum Found {
     There(CaState, Box<StoredSecret>),
     /// A Secret that can't be used.
     Damaged(String),
+    /// A Secret of a later version: what it says about the CAs that we know is not known.
+    Unknown(String),
     /// No Secret, and there was one.
     Lost,
     /// Nothing, and there never was.
@@ -183,15 +188,20 @@ impl Follower {
         let now = Moment::of(wall);
         let mut problems = Vec::new();
         let found = self.judge(stored, map.as_ref(), now);
-        let state = match &found {
-            Found::There(state, _) => Some(state),
-            _ => None,
+        let (state, home) = match &found {
+            Found::There(state, stored) => (Some(state), home(stored, map.as_ref())),
+            _ => (None, Home::default()),
         };
-        self.keyring.heard(state.cloned(), heard);
-        let seal = self.keyring.state();
+        let memory = self.keyring.state();
         let published = map.as_ref().and_then(|map| {
-            publish::read(map, &self.keyring.settings, seal.as_deref(), &mut problems)
+            let state = state.or(memory.as_deref());
+            publish::read(map, &self.keyring.settings, state, &mut problems)
         });
+        // What the leader has not taken over yet may be far too old to sign with.
+        let state = state.filter(|state| !is_restored(state, &home, published.as_ref()));
+        if !matches!(found, Found::Unknown(_)) {
+            self.keyring.heard(state.cloned(), heard);
+        }
         if let Some(published) = &published {
             self.keyring.saw_bundle(&published.bundle, wall);
         }
@@ -201,7 +211,8 @@ impl Follower {
             problems.extend(standing.and_then(|status| status.problem));
             return Ok(Round::Settled(problems));
         }
-        let world = self.world(published, map.as_ref(), now, &mut problems).await;
+        let mut world = self.world(published, map.as_ref(), now, &mut problems).await;
+        world.home = home;
         self.lead(found, map, &world, now, problems).await
     }
 
@@ -226,6 +237,7 @@ impl Follower {
                 self.decoded = Some((stored.version().to_owned(), state.clone()));
                 Found::There(state, Box::new(stored))
             }
+            Err(error @ DocumentError::Version(_)) => Found::Unknown(error.to_string()),
             Err(error) => Found::Damaged(error.to_string()),
         }
     }
@@ -241,6 +253,9 @@ impl Follower {
             Found::There(..) => None,
             Found::Damaged(reason) => Some(format!(
                 "the CA Secret {name} can't be used: {reason}; {going_on}; restore it from its backup"
+            )),
+            Found::Unknown(reason) => Some(format!(
+                "the CA Secret {name} can't be used: {reason}; this replica stops signing; update it"
             )),
             Found::Lost => Some(format!(
                 "the CA Secret {name} has vanished; {going_on}; restore it from its backup, or make a new CA with svid-csi ca replace-lost"
@@ -286,8 +301,12 @@ impl Follower {
                 .map_err(|error| problems.push(format!("the request to the CA: {error}")))
                 .ok()
         });
-        let answered = map.and_then(publish::status).and_then(|status| status.last_request);
-        World { published, retiring, upstream, request, answered }
+        let status = map.and_then(publish::status);
+        let stolen = status.iter().flat_map(|status| &status.authorities);
+        let stolen = stolen.filter_map(Stolen::of).collect();
+        let answered = status.and_then(|status| status.last_request);
+        let home = Home::default();
+        World { published, retiring, upstream, request, answered, home, stolen }
     }
 
     async fn lead(
@@ -315,7 +334,7 @@ impl Follower {
             Found::Lost if wants_replacement(world, now) => {
                 (begin_again(last.as_deref(), world, &settings, now), None)
             }
-            Found::Lost | Found::Damaged(_) => {
+            Found::Lost | Found::Damaged(_) | Found::Unknown(_) => {
                 return self.stand_still(map, world, &problems, now).await;
             }
         };
@@ -408,6 +427,11 @@ impl Follower {
         self.said = vec![problem.clone()];
         self.keyring.say(vec![problem]);
     }
+}
+
+fn home(secret: &StoredSecret, map: Option<&BundleMap>) -> Home {
+    let known = |uid: &str| (!uid.is_empty()).then(|| uid.to_owned());
+    Home { secret: known(secret.uid()), map: map.and_then(|map| known(map.uid())) }
 }
 
 /// Whether a person asked for a new CA after this loss.

@@ -1,15 +1,16 @@
 //! From one CA to the next (DESIGN.md invariant 6): prepare, publish, activate, retire, remove.
 //! Rules over what is known, what is seen and the time; nothing here waits or writes.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use super::{
     CaSettings, CaState,
     entry::{Entry, Origin, Stage},
     moment::Moment,
     request::{Answer, Outcome, Request},
+    restore::{Stolen, is_restored},
     settings::{HANDOVER, RETIRING, SKEW},
-    state::Refused,
+    state::{Home, Refused},
     status::LastRequest,
 };
 use crate::pki::{Authority, AuthorityError, Certificate, TrustBundle, sha256_hex};
@@ -27,6 +28,10 @@ pub(super) struct World {
     pub(super) request: Option<Request>,
     /// What a person was told last, as the ConfigMap has it.
     pub(super) answered: Option<LastRequest>,
+    /// The Secret and the ConfigMap as they are now.
+    pub(super) home: Home,
+    /// Keys that the ConfigMap calls stolen.
+    pub(super) stolen: Vec<Stolen>,
 }
 
 /// The bundle in the ConfigMap.
@@ -59,6 +64,7 @@ pub(super) struct Advanced {
 /// More CAs than this are made by rule or by hand only once old ones are gone: the Secret has a
 /// limit of 1 MiB.
 pub(super) const MAX_ENTRIES: usize = 24;
+const DAY: Duration = Duration::from_secs(86_400);
 
 /// The state that follows from `state` and the world. Calling it again changes nothing more.
 pub(super) fn advance(
@@ -68,6 +74,10 @@ pub(super) fn advance(
     now: Moment,
 ) -> Result<Advanced, AuthorityError> {
     let mut step = Step { state: state.clone(), settings, now, problems: Vec::new() };
+    if is_restored(state, &world.home, world.published.as_ref()) {
+        step.take_over(world);
+    }
+    step.settle_in(&world.home);
     if let Some(published) = &world.published {
         step.note_publication(published);
     }
@@ -83,7 +93,7 @@ pub(super) fn advance(
     step.activate();
     step.end_what_is_over();
     step.finish_answer();
-    step.number_bundle(world.published.as_ref().and_then(|p| p.bundle.sequence()));
+    step.number_bundle(world.published.as_ref());
     Ok(Advanced { state: step.state, problems: step.problems })
 }
 
@@ -299,6 +309,13 @@ impl Step<'_> {
             return;
         }
         let id = entry.ca.id.clone();
+        if self.state.entry(&id).is_none() && self.state.entries.len() >= MAX_ENTRIES {
+            self.problems.push(format!(
+                "the upstream CA changes too often: {} of its CAs are still trusted; the newest is taken when the oldest is gone",
+                self.state.entries.len()
+            ));
+            return;
+        }
         // What was offered before and never signed needs no trust.
         self.state.entries.retain(|known| !known.is_prepared() || known.ca.id == id);
         let usable = self.state.usable_at(&entry, self.settings).is_some_and(|at| self.now >= at);
@@ -379,9 +396,14 @@ impl Step<'_> {
     }
 
     /// A bundle with other roots, or one that someone else numbered higher, needs a new number.
-    fn number_bundle(&mut self, published: Option<u64>) {
+    fn number_bundle(&mut self, published: Option<&Published>) {
         let roots: Vec<String> = self.state.roots().iter().map(Certificate::sha256).collect();
-        let floor = published.unwrap_or(0);
+        // A number far ahead that someone else wrote would be the last that there is.
+        let limit = self.now.after(DAY).seconds();
+        let floor = published
+            .filter(|there| there.ours || there.bundle.sequence() < Some(limit))
+            .and_then(|there| there.bundle.sequence())
+            .unwrap_or(0);
         if roots != self.state.bundle || floor > self.state.sequence {
             let last = self.state.sequence.max(floor);
             self.state.sequence = last.saturating_add(1).max(self.now.seconds());

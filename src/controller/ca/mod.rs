@@ -9,6 +9,7 @@ mod lifecycle;
 mod moment;
 mod publish;
 mod request;
+mod restore;
 mod retiring;
 mod schedule;
 mod settings;

@@ -29,6 +29,17 @@ pub struct CaState {
     /// The last request of a person, and what became of it.
     pub(super) answer: Option<Answer>,
     pub(super) seal: Seal,
+    /// The Secret and the ConfigMap that it was written to, by UID: a copy from a backup is in others.
+    pub(super) home: Home,
+    /// When it was last taken over from a backup.
+    pub(super) restored: Option<Moment>,
+}
+
+/// UIDs of the objects that a state is kept and published in; nothing before they are known.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub(super) struct Home {
+    pub(super) secret: Option<String>,
+    pub(super) map: Option<String>,
 }
 
 /// Why a key never signs here.
@@ -59,6 +70,8 @@ impl CaState {
             refused: BTreeMap::new(),
             answer: None,
             seal: Seal::generate()?,
+            home: Home::default(),
+            restored: None,
         })
     }
 

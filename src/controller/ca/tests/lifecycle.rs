@@ -157,7 +157,7 @@ fn someone_elses_root_is_taken_out_again() {
     leader.act();
     let ours = leader.state().trust_bundle(&leader.settings).unwrap();
     let theirs = authority(DAY, start()).bundle();
-    let sequence = leader.state().sequence + 1_000_000;
+    let sequence = leader.state().sequence + 1_000;
     let both = ours.merged(&theirs).with_sequence(Some(sequence));
     leader.world.published = Some(Published { bundle: both, ours: false });
     let next = advance(leader.state(), &leader.world, &leader.settings, leader.now).unwrap();

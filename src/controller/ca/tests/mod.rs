@@ -5,6 +5,7 @@ mod leader;
 mod lifecycle;
 mod lost;
 mod requests;
+mod restore;
 mod simulation;
 mod stored;
 mod upstream;
