@@ -36,6 +36,8 @@ struct State {
     /// What the next calls that begin so come to.
     faults: Vec<(String, Fault)>,
     extra: Value,
+    /// Objects stay, whoever deletes them.
+    holds: bool,
 }
 
 /// What goes wrong.
@@ -77,6 +79,11 @@ impl FakeApi {
     /// From now on tokens are bound to nothing.
     pub(crate) fn forget_extra(&self) {
         self.state().extra = json!({});
+    }
+
+    /// From now on every object has somebody's finalizer.
+    pub(crate) fn hold_deletions(&self) {
+        self.state().holds = true;
     }
 
     /// How often a call that begins so was made.
@@ -173,6 +180,7 @@ impl FakeApi {
                 }
             }
             "GET" => self.object(name).map_or_else(|| failure(404, "NotFound", 0), ok),
+            "DELETE" if self.state().holds => ok(json!({ "kind": "Status", "status": "Success" })),
             "DELETE" if self.delete(name) => ok(json!({ "kind": "Status", "status": "Success" })),
             "DELETE" => failure(404, "NotFound", 0),
             other => panic!("{other}"),

@@ -10,7 +10,7 @@ use k8s_openapi::{
 };
 use kube::{
     Api,
-    api::{DeleteParams, PostParams},
+    api::{DeleteParams, PostParams, Preconditions},
     runtime::watcher::Config,
 };
 
@@ -39,6 +39,8 @@ pub struct NewRequest {
 pub struct OwnRequest {
     /// Its name.
     pub name: String,
+    /// Its UID.
+    pub uid: String,
     /// The PKCS#10 request in PEM.
     pub request: Vec<u8>,
     /// What was decided.
@@ -66,12 +68,13 @@ impl Cluster {
         Ok(call("read a CertificateSigningRequest", api.get(name)).await?.into())
     }
 
-    /// Deletes a request. One that is gone is fine.
-    pub async fn delete_request(&self, name: &str) -> Result<(), ApiError> {
+    /// Deletes exactly this request. One that is gone is fine, also if its name is taken again.
+    pub async fn delete_request(&self, name: &str, uid: &str) -> Result<(), ApiError> {
         let api = self.requests();
-        let params = DeleteParams::default();
+        let only = Preconditions { uid: Some(uid.to_owned()), resource_version: None };
+        let params = DeleteParams { preconditions: Some(only), ..DeleteParams::default() };
         match call("delete a CertificateSigningRequest", api.delete(name, &params)).await {
-            Err(error) if !error.is_not_found() => Err(error),
+            Err(error) if !error.is_not_found() && !error.is_conflict() => Err(error),
             _ => Ok(()),
         }
     }
@@ -127,6 +130,7 @@ impl From<CertificateSigningRequest> for OwnRequest {
         let facts = RequestFacts::from(object);
         Self {
             name: facts.name,
+            uid: facts.uid,
             request: facts.request,
             conditions: facts.conditions,
             certificate: certificate.map(|bytes| bytes.0).filter(|bytes| !bytes.is_empty()),

@@ -96,6 +96,15 @@ pub enum NodeError {
          one once it has a CA"
     )]
     NoBundle,
+    /// What was signed is not valid for long.
+    #[error(
+        "no SVID: its certificate is valid only in {seconds} s, so the clocks of this node and of \
+         the signer differ by that much or more; set them right"
+    )]
+    ClockBehind {
+        /// Until it is.
+        seconds: u64,
+    },
     /// What was signed isn't what was asked for.
     #[error("the signer's answer was refused: {0}")]
     Refused(#[from] SvidError),
@@ -149,6 +158,7 @@ impl NodeError {
             | Self::ShuttingDown
             | Self::SignTimeout(_)
             | Self::SignerAway { .. }
+            | Self::ClockBehind { .. }
             | Self::NoBundle => Class::Unavailable,
             Self::Sign(error) => error.class(),
             // Whoever signed may be ahead of the bundle that this node has heard of.

@@ -25,6 +25,8 @@ use crate::{
 const SIGN_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long after a root was first used this node may hear that it is to be trusted.
 const LAG: Duration = Duration::from_secs(5);
+/// How far the signer's clock may be ahead of ours.
+const SKEW: Duration = Duration::from_secs(60);
 /// How long an answer may take that is under way when the node shuts down.
 const LAST_CALL: Duration = Duration::from_secs(2);
 
@@ -171,9 +173,28 @@ impl Issuer {
         let verify = |bundles: &TrustBundles| {
             x509.verify(&request.id, key.spki_der(), &bundles.own, self.clock.now())
         };
+        self.waits_for_its_time(&x509).await?;
         let bundles = self.trusted(patience, verify).await?;
         x509.check_dns_names(&request.dns_names)?;
         Ok((Svid { x509, key: Arc::new(key) }, bundles))
+    }
+
+    /// Lets a certificate begin that was made by a clock ahead of ours: asking again would be
+    /// answered the same.
+    async fn waits_for_its_time(&self, x509: &X509Svid) -> Result<(), NodeError> {
+        let ahead = x509.not_before().duration_since(self.clock.now()).unwrap_or_default();
+        if ahead.is_zero() {
+            return Ok(());
+        }
+        if ahead > SKEW {
+            return Err(NodeError::ClockBehind { seconds: ahead.as_secs() });
+        }
+        warn!(ahead_ms = ahead.as_millis() as u64, "this node's clock is behind the signer's");
+        tokio::select! {
+            // To the millisecond, and never too soon.
+            () = sleep(ahead + Duration::from_millis(1)) => Ok(()),
+            () = self.ending.cancelled() => Err(NodeError::ShuttingDown),
+        }
     }
 
     /// The bundles, once they pass: a node may hear of a new root a moment after the signer uses it.

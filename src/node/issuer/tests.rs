@@ -29,6 +29,8 @@ enum Answer {
     AssignsForeign,
     /// With a DNS name.
     Names,
+    /// By a clock that is so many seconds ahead.
+    Ahead(u64),
 }
 
 struct TestSigner {
@@ -41,6 +43,15 @@ struct TestSigner {
 }
 
 struct TestClock;
+
+/// The same, and it goes with tokio's.
+struct Ticking(Instant);
+
+impl Clock for Ticking {
+    fn now(&self) -> SystemTime {
+        TestClock.now() + self.0.elapsed()
+    }
+}
 
 // === impl TestClock ===
 
@@ -70,6 +81,11 @@ impl Signer for TestSigner {
             Answer::Wavers => Err(identity_is("spiffe://example.org/one")),
             Answer::AssignsForeign => Err(identity_is("spiffe://other.example/one")),
             Answer::Svid | Answer::Assigns => Ok(self.issue(request, &[])),
+            Answer::Ahead(seconds) => {
+                let (csr, id, ttl) = (&request.csr, &request.id, request.ttl);
+                let now = TestClock.now() + Duration::from_secs(seconds);
+                Ok(self.authority.issue(csr, id, &[], ttl, now).unwrap())
+            }
             Answer::Names => Ok(self.issue(request, &["a.example".parse().unwrap()])),
         }
     }
@@ -128,7 +144,7 @@ fn issuer_of(
     let issuer = Issuer {
         signer: signer.clone(),
         bundles,
-        clock: Arc::new(TestClock),
+        clock: Arc::new(Ticking(Instant::now())),
         metrics: Arc::default(),
         ending: CancellationToken::new(),
     };
@@ -332,4 +348,25 @@ async fn nothing_is_asked_for_before_anybody_is_trusted() {
     };
     let ((issued, _), ()) = tokio::join!(issue(&issuer, Patience::Waits), later);
     issued.unwrap();
+}
+
+/// Invariant 7: node and signer are two machines with two clocks.
+#[tokio::test(start_paused = true)]
+async fn a_signer_whose_clock_is_ahead_is_asked_once() {
+    for (ahead, waits) in [(5, true), (45, true), (200, false), (86_000, false)] {
+        let (signer, issuer) = issuer(&[(0, Answer::Ahead(ahead))]);
+        let (issued, took) = issue(&issuer, Patience::TriesOnce).await;
+        match issued {
+            Ok(svid) => {
+                assert!(waits && svid.x509.not_before() <= issuer.clock.now());
+                assert!(took <= ahead as f64, "{took}");
+            }
+            Err(error) => {
+                assert!(!waits && took < 1.0, "{error}");
+                assert_eq!(error.class(), Class::Unavailable);
+                assert!(error.to_string().contains("clocks"), "{error}");
+            }
+        }
+        assert_eq!(signer.asked.lock().unwrap().len(), 1);
+    }
 }

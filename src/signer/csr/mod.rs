@@ -32,6 +32,8 @@ use crate::{
 
 /// How many calls to the API server run at once.
 const CALLS: usize = 32;
+/// How often an object that is in the way is deleted before a call gives up.
+const ROUNDS: usize = 2;
 /// How long a decision is waited for. The request stays, and the next try finds it.
 const DECISION: Duration = Duration::from_secs(15);
 /// When to look at a request that the watch has not shown.
@@ -82,13 +84,13 @@ impl CsrSigner {
     ) -> Result<OwnRequest, SignError> {
         let key = ObjectName::cluster_wide(name);
         let mut found = self.requests.get(&key).map(|object| (*object).clone());
-        loop {
+        for _ in 0..ROUNDS {
             if let Some(object) = found {
                 if draft::asks_for(&object, request) {
                     debug!(name, "resumes a request");
                     return Ok(object);
                 }
-                let gone = self.call("delete", self.cluster.delete_request(name));
+                let gone = self.call("delete", self.cluster.delete_request(name, &object.uid));
                 gone.await.map_err(|error| self.failed(&error))?;
             }
             let new = draft::draft(request, name, node_uid);
@@ -100,6 +102,8 @@ impl CsrSigner {
                 created => return created.map_err(|error| self.failed(&error)),
             }
         }
+        let message = format!("request {name} asks for something else and can't be deleted");
+        Err(SignError::new(Class::Unavailable, message))
     }
 
     /// Waits for the end of a request.
@@ -205,8 +209,10 @@ impl Signer for CsrSigner {
             None => self.decided(&name, &waiting).await,
         };
         let waits = ended.as_ref().is_err_and(|error| error.class() == Class::Unavailable);
+        // What somebody waits for is not deleted.
+        drop(waiting);
         if !waits {
-            self.tidy.delete(name);
+            self.tidy.delete(name, object.uid);
         }
         let Signed { svid, approval } = ended?;
         let policy = approval.as_ref().map(|approval| approval.policy.as_str());

@@ -31,6 +31,10 @@ pub(super) fn outcome(request: &OwnRequest) -> Option<Result<Signed, SignError>>
         return Some(Err(error));
     }
     if let Some(failed) = request.condition("Failed") {
+        // Policy changed between approval and signature.
+        if failed.reason == IDENTITY_IS_REASON {
+            return Some(Err(identity_is(&failed.message)));
+        }
         let (reason, message) = told(&failed.reason, &failed.message);
         let message = format!("the controller could not sign it, {reason}: {message}");
         return Some(Err(SignError::new(Class::Internal, message)));
@@ -95,6 +99,7 @@ mod tests {
         });
         OwnRequest {
             name: "svid-1".to_owned(),
+            uid: String::new(),
             request: Vec::new(),
             conditions: conditions.collect(),
             certificate: certificate.map(|text| text.as_bytes().to_vec()),
@@ -170,11 +175,13 @@ mod tests {
     #[test]
     fn another_identity_is_told() {
         let json = r#"{"id":"spiffe://example.org/web","keyAlgorithm":"ecdsa-p384"}"#;
-        let error = outcome(&request(&[("Denied", "IdentityIs", json)], None)).unwrap();
-        let error = error.unwrap_err();
-        let assigned = error.assigned().unwrap();
-        assert_eq!(assigned.id.path(), "/web");
-        assert_eq!(assigned.key_algorithm, KeyAlgorithm::EcdsaP384);
+        for kind in ["Denied", "Failed"] {
+            let conditions = [("Approved", "", ""), (kind, "IdentityIs", json)];
+            let error = outcome(&request(&conditions, None)).unwrap().unwrap_err();
+            let assigned = error.assigned().unwrap();
+            assert_eq!(assigned.id.path(), "/web");
+            assert_eq!(assigned.key_algorithm, KeyAlgorithm::EcdsaP384);
+        }
     }
 
     #[test]

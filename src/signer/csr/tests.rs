@@ -333,3 +333,41 @@ async fn what_nobody_waits_for_is_deleted_after_three_minutes() {
     until("it is deleted", || rig.api.names().is_empty()).await;
     assert!(signer.status().ready.is_ok());
 }
+
+/// Somebody's finalizer may hold an object of our name.
+#[tokio::test(start_paused = true)]
+async fn an_object_that_cannot_be_deleted_is_not_fought_over() {
+    let mut rig = Rig::new();
+    let signer = rig.ready().await;
+    rig.switch_controller(false);
+    let (mut wish, other) = (request(1), request(1));
+    signer.sign(&wish).await.unwrap_err();
+    rig.api.hold_deletions();
+    wish.id = "spiffe://example.org/other".parse().unwrap();
+    let error = signer.sign(&wish).await.unwrap_err();
+    assert_eq!(error.class(), Class::Unavailable);
+    assert!(error.to_string().contains("can't be deleted"), "{error}");
+    assert!(rig.api.count("DELETE") <= 2);
+    rig.switch_controller(true);
+    signer.sign(&other).await.unwrap();
+}
+
+/// A retry takes up a request that is about to be deleted.
+#[tokio::test(start_paused = true)]
+async fn what_somebody_waits_for_is_not_deleted() {
+    let mut rig = Rig::new();
+    let signer = rig.ready().await;
+    rig.switch_controller(false);
+    let wish = request(1);
+    let name = draft::name(&wish);
+    let meanwhile = async {
+        until("it is made", || rig.api.count("POST") == 1).await;
+        signer.tidy.delete(name.clone(), format!("uid-{name}"));
+        sleep(Duration::from_secs(2)).await;
+        assert_eq!(rig.api.names(), [name.clone()]);
+        rig.switch_controller(true);
+    };
+    let (signed, ()) = tokio::join!(signer.sign(&wish), meanwhile);
+    signed.unwrap();
+    until("it is deleted", || rig.api.names().is_empty()).await;
+}

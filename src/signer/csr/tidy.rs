@@ -1,7 +1,7 @@
 //! Requests that nobody needs any more are deleted, in the background.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, HashMap},
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -13,10 +13,10 @@ pub(super) const UNATTENDED: Duration = Duration::from_secs(180);
 /// Those beyond it stay for the sweep, or for the API server's own after an hour.
 const MAX_QUEUE: usize = 4096;
 
-/// Names of requests to be deleted.
+/// Requests to be deleted: UID by name.
 #[derive(Debug, Default)]
 pub(super) struct Tidy {
-    names: Mutex<BTreeSet<String>>,
+    names: Mutex<BTreeMap<String, String>>,
     more: Notify,
 }
 
@@ -27,17 +27,17 @@ pub(super) struct Orphans(HashMap<String, Instant>);
 // === impl Tidy ===
 
 impl Tidy {
-    pub(super) fn delete(&self, name: String) {
+    pub(super) fn delete(&self, name: String, uid: String) {
         let mut names = self.names();
         if names.len() < MAX_QUEUE {
-            names.insert(name);
+            names.insert(name, uid);
             drop(names);
             self.more.notify_one();
         }
     }
 
     /// The next few; none if there are none.
-    pub(super) fn take(&self, most: usize) -> Vec<String> {
+    pub(super) fn take(&self, most: usize) -> Vec<(String, String)> {
         let mut names = self.names();
         let taken = std::iter::from_fn(|| names.pop_first());
         taken.take(most).collect()
@@ -47,7 +47,7 @@ impl Tidy {
         self.more.notified().await;
     }
 
-    fn names(&self) -> MutexGuard<'_, BTreeSet<String>> {
+    fn names(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
         self.names.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -95,8 +95,8 @@ mod tests {
     fn each_name_is_deleted_once_and_the_queue_is_bounded() {
         let tidy = Tidy::default();
         for n in 0..2 * MAX_QUEUE {
-            tidy.delete(format!("svid-{n}"));
-            tidy.delete(format!("svid-{n}"));
+            tidy.delete(format!("svid-{n}"), "uid".to_owned());
+            tidy.delete(format!("svid-{n}"), "uid".to_owned());
         }
         assert_eq!(tidy.take(3).len(), 3);
         assert_eq!(tidy.take(usize::MAX).len(), MAX_QUEUE - 3);

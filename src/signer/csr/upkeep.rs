@@ -13,7 +13,7 @@ use tracing::{debug, info, warn};
 use super::{CsrSigner, standing, tidy::Orphans};
 use crate::{
     class::Class,
-    k8s::{ApiError, Change},
+    k8s::{ApiError, Change, ObjectName},
     signer::SignError,
 };
 
@@ -121,7 +121,9 @@ impl CsrSigner {
             let all = self.requests.all().into_iter().map(|request| request.name.clone());
             let unattended = all.filter(|name| !self.waiters.has(name)).collect();
             for name in orphans.look(unattended, Instant::now()) {
-                self.tidy.delete(name);
+                if let Some(request) = self.requests.get(&ObjectName::cluster_wide(&*name)) {
+                    self.tidy.delete(name, request.uid.clone());
+                }
             }
         }
     }
@@ -138,9 +140,10 @@ impl CsrSigner {
         let names = self.tidy.take(DELETIONS);
         let some = !names.is_empty();
         let mut calls = JoinSet::new();
-        for name in names {
+        // A retry may have taken its request up again; it is deleted once that is answered.
+        for (name, uid) in names.into_iter().filter(|(name, _)| !self.waiters.has(name)) {
             let cluster = self.cluster.clone();
-            calls.spawn(async move { (cluster.delete_request(&name).await, name) });
+            calls.spawn(async move { (cluster.delete_request(&name, &uid).await, name) });
         }
         while let Some(done) = calls.join_next().await {
             if let Ok((Err(error), name)) = done {
