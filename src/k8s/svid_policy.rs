@@ -27,21 +27,13 @@ use serde::{Deserialize, Serialize};
     derive = "PartialEq",
     derive = "Default",
     doc = "SvidPolicy says which pods may have which SPIFFE identities, for how long and with what.",
-    printcolumn(name = "Priority", type_ = "integer", json_path = ".spec.priority"),
-    printcolumn(name = "ID", type_ = "string", json_path = ".spec.id"),
-    printcolumn(name = "Max-TTL", type_ = "string", json_path = ".spec.x509.maxTTL"),
-    printcolumn(name = "Pods", type_ = "integer", json_path = ".status.matched.count"),
-    printcolumn(
-        name = "Ready",
-        type_ = "string",
-        json_path = r#".status.conditions[?(@.type=="Ready")].status"#
-    ),
-    printcolumn(
-        name = "Reason",
-        type_ = "string",
-        json_path = r#".status.conditions[?(@.type=="Ready")].reason"#
-    ),
-    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+    printcolumn = r#"{"name":"Priority","type":"integer","jsonPath":".spec.priority"}"#,
+    printcolumn = r#"{"name":"ID","type":"string","jsonPath":".spec.id"}"#,
+    printcolumn = r#"{"name":"Max-TTL","type":"string","jsonPath":".spec.x509.maxTTL"}"#,
+    printcolumn = r#"{"name":"Pods","type":"integer","jsonPath":".status.matched.count"}"#,
+    printcolumn = r#"{"name":"Ready","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].status"}"#,
+    printcolumn = r#"{"name":"Reason","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].reason"}"#,
+    printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#
 )]
 #[serde(rename_all = "camelCase", default)]
 pub struct SvidPolicySpec {

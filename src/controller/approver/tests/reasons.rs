@@ -306,7 +306,7 @@ const CASES: &[(ReasonCode, &str, Change)] = &[
 #[test]
 fn each_check_alone_is_enough_to_deny() {
     for (number, (reason, text, change)) in CASES.iter().enumerate() {
-        let denial = World::of(|world| change(world)).denied();
+        let denial = World::of(change).denied();
         assert_eq!(denial.reason, *reason, "case {number}: {}", denial.message);
         assert!(denial.message.contains(text), "case {number}: {}", denial.message);
         assert!(denial.message.len() < 400, "case {number}: {}", denial.message);
