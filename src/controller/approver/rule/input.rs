@@ -1,5 +1,6 @@
 //! What a rule sees. Nothing that a node can write: no annotations, no status, no other labels of a
-//! Node than the restricted ones.
+//! Node than the restricted ones. A taint is the nearest to an exception: a kubelet can choose it when
+//! it registers, and never after (docs/policy.md).
 
 use std::{collections::HashMap, sync::Arc};
 

@@ -31,7 +31,8 @@ fn input() -> Json {
         },
         "serviceAccount": {"namespace": "shop", "name": "web", "uid": "s", "labels": {}},
         "namespaceObject": {"name": "shop", "uid": "n", "labels": {"team": "red"}},
-        "node": {"name": "a", "uid": "m", "labels": {}, "taints": [
+        "node": {"name": "a", "uid": "m",
+            "labels": {"node-restriction.kubernetes.io/team": "shop"}, "taints": [
             {"key": "dedicated", "value": "shop", "effect": "NoSchedule"}]},
         "request": {"id": "spiffe://example.org/ns/shop/sa/web", "ttl": 3600,
             "keyAlgorithm": "ecdsa-p256", "dnsNames": ["web.shop.svc"]},
@@ -58,6 +59,8 @@ fn rules_see_what_they_should() {
         "request.ttl <= 3600 && request.keyAlgorithm.startsWith('ecdsa')",
         "request.dnsNames.all(n, n.endsWith('.' + pod.namespace + '.svc'))",
         "pod.name.matches('^web-[0-9]+$') && matches(serviceAccount.name, 'w.b')",
+        "'node-restriction.kubernetes.io/team' in node.labels && \
+            node.labels['node-restriction.kubernetes.io/team'] == pod.namespace",
         "size(pod.labels) == 1 && pod.labels.all(key, key != 'x')",
         "request.id == 'spiffe://example.org/ns/' + namespaceObject.name + '/sa/' + serviceAccount.name",
     ] {
