@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::{
     ApiError, Cache, Change, Cluster, ConditionFacts, RequestFacts, call,
-    names::{NODE_UID_LABEL, SIGNER, annotation},
+    names::{IDENTITY_IS_REASON, NODE_UID_LABEL, SIGNER, annotation},
 };
 
 /// Decides on requests. Cheap to clone.
@@ -159,7 +159,10 @@ fn bounded(request: CertificateSigningRequest) -> RequestFacts {
 
 /// The conditions of this version and one more; the API server adds the times.
 fn conditions(request: &RequestFacts, kind: &str, reason: &str, message: &str) -> Value {
-    let message: String = message.chars().take(LONGEST_MESSAGE).collect();
+    // JSON is bounded by what it is made of; cut, nobody could read it.
+    let whole = kind == "Approved" || reason == IDENTITY_IS_REASON;
+    let longest = if whole { usize::MAX } else { LONGEST_MESSAGE };
+    let message: String = message.chars().take(longest).collect();
     let condition = |kind: &str, reason: &str, message: &str| json!({"type": kind, "status": "True", "reason": reason, "message": message});
     let mut all: Vec<Value> = request
         .conditions
@@ -226,5 +229,20 @@ mod tests {
         let facts = bounded(object(100_000, json!({"certificate": "eA=="})));
         assert!(facts.has_certificate && weight(&facts) < 1_000);
         assert_eq!((facts.name.as_str(), facts.uid.as_str()), ("svid-1", "1"));
+    }
+
+    #[test]
+    fn prose_is_cut_and_json_never() {
+        let long = "x".repeat(20_000);
+        for (kind, reason, length) in [
+            ("Approved", "SvidPolicy", 20_000),
+            ("Denied", IDENTITY_IS_REASON, 20_000),
+            ("Denied", "RuleNotMet", LONGEST_MESSAGE),
+            ("Failed", "RuleNotMet", LONGEST_MESSAGE),
+        ] {
+            let conditions = conditions(&RequestFacts::default(), kind, reason, &long);
+            let message = conditions["conditions"][0]["message"].as_str().unwrap();
+            assert_eq!(message.len(), length, "{kind} {reason}");
+        }
     }
 }
