@@ -51,6 +51,9 @@ struct Inner {
     reads: Vec<String>,
 }
 
+/// What happens to the store before an answer.
+pub type Before = Box<dyn FnOnce(&Store) + Send>;
+
 /// An answer to the next call of this method whose path ends so.
 pub struct Fault {
     pub method: Method,
@@ -58,7 +61,7 @@ pub struct Fault {
     pub status: StatusCode,
     pub retry_after: u32,
     /// What happens to the store just before.
-    pub before: Option<Box<dyn FnOnce(&Store) + Send>>,
+    pub before: Option<Before>,
 }
 
 struct Path {
