@@ -364,7 +364,7 @@ async fn what_somebody_waits_for_is_not_deleted() {
         until("it is made", || rig.api.count("POST") == 1).await;
         signer.tidy.delete(name.clone(), format!("uid-{name}"));
         sleep(Duration::from_secs(2)).await;
-        assert_eq!(rig.api.names(), [name.clone()]);
+        assert_eq!(rig.api.names(), std::slice::from_ref(&name));
         rig.switch_controller(true);
     };
     let (signed, ()) = tokio::join!(signer.sign(&wish), meanwhile);
