@@ -105,6 +105,16 @@ pub enum NodeError {
         /// Until it is.
         seconds: u64,
     },
+    /// Whoever signed is ahead of the bundle that this node takes.
+    #[error(
+        "the signer's answer was refused: {error}; the published bundle is not taken: {refusal}"
+    )]
+    Behind {
+        /// What the answer fails by.
+        error: SvidError,
+        /// Why the bundle stays as it is.
+        refusal: String,
+    },
     /// What was signed isn't what was asked for.
     #[error("the signer's answer was refused: {0}")]
     Refused(#[from] SvidError),
@@ -162,7 +172,7 @@ impl NodeError {
             | Self::NoBundle => Class::Unavailable,
             Self::Sign(error) => error.class(),
             // Whoever signed may be ahead of the bundle that this node has heard of.
-            Self::Refused(error) => error.class(),
+            Self::Refused(error) | Self::Behind { error, .. } => error.class(),
             Self::Pki(_) | Self::Csr(_) | Self::Io { .. } | Self::Panicked => Class::Internal,
         }
     }

@@ -215,10 +215,18 @@ impl Issuer {
             tokio::select! {
                 changed = timeout_at(deadline, changes.changed()) => match changed {
                     Ok(Ok(())) => {}
-                    _ => return Err(error),
+                    _ => return Err(self.explained(error)),
                 },
                 () = self.ending.cancelled() => return Err(NodeError::ShuttingDown),
             }
+        }
+    }
+
+    /// An answer that this node can't verify, with why it knows no better where that is known.
+    fn explained(&self, error: NodeError) -> NodeError {
+        match (error, self.bundles.refusal()) {
+            (NodeError::Refused(error), Some(refusal)) => NodeError::Behind { error, refusal },
+            (error, _) => error,
         }
     }
 

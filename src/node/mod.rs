@@ -215,8 +215,14 @@ impl Node {
         self.alive()?;
         self.issuer.signer.status().ready.map_err(|error| error.to_string())?;
         match self.issuer.bundles.current() {
-            Some(_) => Ok(()),
-            None => Err(NodeError::NoBundle.to_string()),
+            Some(_) => {}
+            None => return Err(NodeError::NoBundle.to_string()),
+        }
+        match self.issuer.bundles.refusal() {
+            Some(refusal) if self.issuer.signer.is_remote() => {
+                Err(format!("the published bundle is not taken: {refusal}"))
+            }
+            _ => Ok(()),
         }
     }
 

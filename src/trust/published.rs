@@ -8,6 +8,8 @@ use crate::{
 
 /// The API server has this limit for a whole ConfigMap.
 const MAX_SIZE: usize = 1 << 20;
+/// What every reader of JSON can hold. Nothing could be newer than a number without end.
+const MAX_SEQUENCE: u64 = (1 << 53) - 1;
 
 /// The trust that the controller publishes, all of it good.
 #[derive(Clone, Debug, PartialEq)]
@@ -33,6 +35,9 @@ pub enum PublishedError {
     /// Nobody could tell whether it is newer.
     #[error("bundle.json has no spiffe_sequence, so that nobody can tell whether it is newer")]
     NoSequence,
+    /// Nothing could follow it.
+    #[error("bundle.json has the spiffe_sequence {0}, which is too large to be one")]
+    SequenceTooLarge(u64),
     /// A line is no key identifier.
     #[error("tainted: {0:?} is not a key identifier in hexadecimal")]
     KeyId(String),
@@ -41,7 +46,8 @@ pub enum PublishedError {
     TooManyKeys(usize),
     /// It was replaced by what was there before.
     #[error(
-        "its spiffe_sequence is {found}, and {held} was seen before: an older one was put back"
+        "its spiffe_sequence is {found}, and {held} was seen before: an older one was put back, as \
+         from a backup; `svid-csi ca rotate` publishes a newer one"
     )]
     Older {
         /// What it has.
@@ -69,8 +75,12 @@ impl PublishedTrust {
             return Err(PublishedError::TooLarge(size));
         }
         let bundle = TrustBundle::from_jwks(trust_domain.clone(), bundle.as_bytes())?;
-        if bundle.sequence().is_none() {
-            return Err(PublishedError::NoSequence);
+        match bundle.sequence() {
+            None => return Err(PublishedError::NoSequence),
+            Some(sequence) if sequence > MAX_SEQUENCE => {
+                return Err(PublishedError::SequenceTooLarge(sequence));
+            }
+            Some(_) => {}
         }
         Ok(Self { bundle, tainted: TaintedKeys::parse(tainted)? })
     }

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::{BundleSource, BundleStore, PublishedError, PublishedTrust};
+use super::{BundleSource, BundleStore};
 use crate::{
     id::TrustDomain,
     k8s::{BundleText, Cluster, ObjectName},
@@ -60,9 +60,8 @@ impl Taker {
             return;
         };
         let (bundle, tainted) = (text.bundle.as_deref(), text.tainted.as_deref());
-        let taken = PublishedTrust::parse(&self.trust_domain, bundle, tainted)
-            .and_then(|published| self.store.publish_shared(published));
-        self.note(taken.err().map(|error: PublishedError| error.to_string()), true);
+        let taken = self.store.take_text(&self.trust_domain, bundle, tainted);
+        self.note(taken.err().map(|error| error.to_string()), true);
     }
 
     /// Says once what is wrong, and once that it no longer is.
@@ -144,10 +143,11 @@ mod tests {
         {
             taker.take(bad);
             assert_eq!(store.current().unwrap(), good);
+            assert!(store.refusal().is_some());
         }
         assert_eq!(refused(), 3, "each reason once, however often it is seen");
         taker.take(Some(&text(8)));
         assert_eq!(store.current().unwrap().own.sequence(), Some(8));
-        assert!(taker.problem.lock().unwrap().is_none());
+        assert!(taker.problem.lock().unwrap().is_none() && store.refusal().is_none());
     }
 }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::watch;
 
 use super::{PublishedError, PublishedTrust, TaintedKeys, TrustBundles, merge::merge};
-use crate::pki::TrustBundle;
+use crate::{id::TrustDomain, pki::TrustBundle};
 
 /// Holds the newest [`TrustBundles`] and tells everyone of a change. Sources publish to it; before
 /// the first one there is nobody to trust, and nothing can be signed.
@@ -14,6 +14,7 @@ pub struct BundleStore {
     sources: Mutex<Sources>,
     bundles: watch::Sender<Option<Arc<TrustBundles>>>,
     tainted: watch::Sender<Option<Arc<TaintedKeys>>>,
+    refusal: Mutex<Option<String>>,
 }
 
 /// What each source said last.
@@ -56,11 +57,30 @@ impl BundleStore {
         self.tainted.subscribe()
     }
 
+    /// Why the bundle that is published now is not taken, so that an older one stands.
+    pub fn refusal(&self) -> Option<String> {
+        self.refusal.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// Takes the bundle of this process's own CA.
     pub fn publish_own(&self, own: TrustBundle) {
         let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
         sources.own = Some(own);
         self.publish(&sources);
+    }
+
+    /// Takes what the controller publishes, as it is written, and remembers why if not.
+    pub fn take_text(
+        &self,
+        trust_domain: &TrustDomain,
+        bundle: Option<&str>,
+        tainted: Option<&str>,
+    ) -> Result<(), PublishedError> {
+        let taken = PublishedTrust::parse(trust_domain, bundle, tainted)
+            .and_then(|published| self.publish_shared(published));
+        let refusal = taken.as_ref().err().map(ToString::to_string);
+        *self.refusal.lock().unwrap_or_else(PoisonError::into_inner) = refusal;
+        taken
     }
 
     /// Takes what the controller publishes, unless it is older than what it published before.

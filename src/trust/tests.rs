@@ -57,8 +57,10 @@ fn what_is_malformed_is_refused_and_says_why() {
     let good = bundle(&[&authority()], 7).to_jwks();
     let unnumbered = bundle(&[&authority()], 7).with_sequence(None).to_jwks();
     let large = format!("{good}{}", " ".repeat(1 << 20));
+    let endless = good.replace("sequence\": 7", "sequence\": 18446744073709551615");
     let many: String = (0..65).map(|key| format!("{key:04x}\n")).collect();
-    let cases: [(Option<&str>, &str, &str); 10] = [
+    let cases: [(Option<&str>, &str, &str); 11] = [
+        (Some(&endless), "", "too large"),
         (None, "", "no bundle.json"),
         (Some(""), "", "bundle.json: "),
         (Some("{"), "", "not a JWK Set"),
@@ -135,6 +137,9 @@ fn the_local_ca_and_the_controller_are_both_trusted() {
     let both = held(&store);
     assert!(both.contains(&own.roots()[0]) && both.contains(&shared.roots()[0]));
     assert_eq!(both.sequence(), Some(8));
+    let last = BundleStore::recovered(Some(bundle(&[&own], u64::MAX)));
+    last.publish_shared(published(&[&shared], 5, "")).unwrap();
+    assert_eq!(held(&last).sequence(), Some(u64::MAX), "it stands still rather than begin anew");
     let next = authority();
     store.publish_own(bundle(&[&next, &own], 8));
     assert_eq!(held(&store).x509_authorities().len(), 3);

@@ -370,3 +370,22 @@ async fn a_signer_whose_clock_is_ahead_is_asked_once() {
         assert_eq!(signer.asked.lock().unwrap().len(), 1);
     }
 }
+
+/// As after a restore from a backup: whoever reads the pod's Event can act on it.
+#[tokio::test(start_paused = true)]
+async fn an_answer_under_a_bundle_that_is_not_taken_says_what_to_do() {
+    let bundles = BundleStore::default();
+    let publish = |sequence| {
+        let bundle = authority().bundle().with_sequence(Some(sequence)).to_jwks();
+        let domain = "example.org".parse().unwrap();
+        bundles.take_text(&domain, Some(&bundle), None)
+    };
+    publish(7).unwrap();
+    publish(6).unwrap_err();
+    let (_, issuer) = remote(bundles);
+    let error = issue(&issuer, Patience::TriesOnce).await.0.unwrap_err();
+    assert_eq!(error.class(), Class::Unavailable);
+    for part in ["6", "7 was seen before", "svid-csi ca rotate"] {
+        assert!(error.to_string().contains(part), "{error}");
+    }
+}
