@@ -58,9 +58,10 @@ push: setup-image ## push the image; IMAGE=registry/name:tag, ARGS for buildah p
 example-image: setup-image ## the image that deploy/examples run, in target/image
 	@hack/example-image
 
-bench: setup-build ## measure; prints a table and writes bench-results/
+bench: setup-build setup-e2e ## measure; prints a table and writes bench-results/
 	.ci/contained cargo bench --locked --bench volumes -- $(ARGS)
 	.ci/contained cargo bench --locked --bench approver
+	cargo bench --locked --bench issuance -- $(ARGS)
 
 fuzz: setup-test ## fuzz for long: FUZZ_LONG_SECONDS each, TARGETS to choose
 	fuzz/run $(FUZZ_LONG_SECONDS) $(TARGETS)

@@ -23,7 +23,7 @@ const LIFE: Duration = Duration::from_mins(4);
 /// A quarter of the life.
 const AWAY: Duration = Duration::from_mins(1);
 /// Of the table of renewals.
-const SLOT: Duration = Duration::from_secs(5);
+const SLOT: Duration = Duration::from_secs(2);
 const START: Duration = Duration::from_mins(3);
 
 pub fn run(ground: &Ground, story: &Story) -> Result<Seen> {
@@ -54,15 +54,15 @@ pub fn run(ground: &Ground, story: &Story) -> Result<Seen> {
     let meanwhile = serials(&watch);
     let late = changed(&first, &meanwhile);
     let back = Instant::now();
-    control.scale(REPLICAS)?;
+    control.ask_for(REPLICAS)?;
     story.step(&format!(
-        "back after {:.0?} and ready {:.0?} later; {} of {PODS} have waited",
+        "asked for again after {:.0?}; {} of {PODS} were not renewed yet",
         back.duration_since(gone),
-        back.elapsed(),
         PODS - late
     ));
 
     let slots = renewals(&watch, &first, late, back)?;
+    control.settled(REPLICAS)?;
     let seen = watch.finish()?;
     let most = slots.values().max().copied().unwrap_or_default();
     let row = slots.iter().map(|(slot, count)| format!("{}s:{count}", slot * SLOT.as_secs()));
@@ -89,10 +89,12 @@ fn renewals(
     let mut slots = BTreeMap::new();
     while known < first.len() {
         ensure!(back.elapsed() < LIFE, "only {known} of {} SVIDs were renewed", first.len());
-        throughout(Duration::from_millis(500), || watch.check())?;
+        throughout(Duration::from_millis(200), || watch.check())?;
         let now = changed(first, &serials(watch));
-        *slots.entry(back.elapsed().as_secs() / SLOT.as_secs()).or_default() += now - known;
-        known = now;
+        if now > known {
+            *slots.entry(back.elapsed().as_secs() / SLOT.as_secs()).or_default() += now - known;
+            known = now;
+        }
     }
     Ok(slots)
 }

@@ -67,10 +67,15 @@ impl<'a> Control<'a> {
 
     /// So many replicas from now on. Waits until the others have gone, or these are ready.
     pub fn scale(&self, replicas: usize) -> Result<()> {
+        self.ask_for(replicas)?;
+        self.settled(replicas)
+    }
+
+    /// The same without waiting.
+    pub fn ask_for(&self, replicas: usize) -> Result<()> {
         let count = format!("--replicas={replicas}");
         let deployment = format!("deployment/{DEPLOYMENT}");
-        self.ground.cluster.kubectl(["-n", NAMESPACE, "scale", &deployment, &count])?;
-        self.settled(replicas)
+        self.ground.cluster.kubectl(["-n", NAMESPACE, "scale", &deployment, &count]).map(drop)
     }
 
     /// Waits until exactly so many replicas are there and ready.

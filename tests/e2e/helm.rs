@@ -20,6 +20,8 @@ use crate::{
 
 const PODS: &str = "e2e-helm";
 const INSTALL: &str = "docs/install.md";
+/// No uninstall takes it away, nor the policies.
+const DEFINITION: &str = "svidpolicies.svid.dev";
 /// The version before this one, until there is a real one.
 const PREVIOUS: &str = "0.0.1";
 const LIMIT: Duration = Duration::from_secs(90);
@@ -32,10 +34,11 @@ pub fn run(ground: &Ground, story: &Story) -> Result<Seen> {
     let cluster = &ground.cluster;
     // Lint, schema and snapshots want a processor, and most of what follows is waiting.
     let checked = thread::spawn(|| hack_chart("check").text());
-    uninstall(ground)?;
+    ground.uninstall()?;
+    cluster.delete_namespace(NAMESPACE, LIMIT)?;
+    cluster.kubectl(["delete", "crd", DEFINITION])?;
     ground.cluster.environment(hack_chart("server")).text()?;
     story.step("the API server takes what the chart renders");
-    cluster.delete_namespace(NAMESPACE, LIMIT)?;
     let directory = scratch_checkout()?;
     readme(ground, &directory)?;
     story.step("README's \"Install in a cluster\" works word for word");
@@ -95,7 +98,7 @@ fn readme(ground: &Ground, directory: &TempDir) -> Result<()> {
     ground.cluster.delete_namespace("svid-example-minimal", LIMIT)
 }
 
-/// What docs/install.md shows for people without Helm, with the CA that README's commands made.
+/// What docs/install.md shows for people without Helm.
 fn plain_manifests(ground: &Ground, directory: &TempDir) -> Result<()> {
     // "With a registry, the image": there is none here.
     let block = block("## Without Helm")?.with("registry.example.org/", "localhost/");
@@ -106,8 +109,10 @@ fn plain_manifests(ground: &Ground, directory: &TempDir) -> Result<()> {
     let pods = ground.cluster.ready_pods(PODS, 1, LIMIT)?;
     pods[0].set(CONTAINER, MOUNT)?.check(&pods[0].spiffe_id())?;
     ground.cluster.delete_namespace(PODS, LIMIT)?;
-    let path = repository().join("deploy/manifests/svid-csi.yaml").display().to_string();
-    ground.cluster.kubectl(["delete", "-f", &path])?;
+    for file in ["svid-csi.yaml", "svidpolicies.yaml"] {
+        let path = repository().join("deploy/manifests").join(file).display().to_string();
+        ground.cluster.kubectl(["delete", "-f", &path])?;
+    }
     nothing_left(ground)?;
     ground.cluster.delete_namespace(NAMESPACE, LIMIT)
 }
@@ -132,7 +137,7 @@ fn under_running_pods(ground: &Ground, fleet: &mut Fleet<'_>, watch: &Watch) -> 
     let notes = cluster.helm(["get", "notes", RELEASE, "-n", NAMESPACE]).text()?;
     ensure!(notes.contains("Before you uninstall"), "the notes do not warn: {notes}");
     watch.allow_expiry(true);
-    uninstall(ground)?;
+    ground.uninstall()?;
     fleet.dismiss(&leavers)?;
     throughout(AWAY, || {
         fleet.untouched(watch, &leavers)?;
@@ -147,10 +152,6 @@ fn under_running_pods(ground: &Ground, fleet: &mut Fleet<'_>, watch: &Watch) -> 
     fleet.goes_on(watch).context("installed again")?;
     watch.allow_expiry(false);
     Ok(())
-}
-
-fn uninstall(ground: &Ground) -> Result<()> {
-    ground.cluster.helm(["uninstall", RELEASE, "-n", NAMESPACE, "--wait"]).text().map(drop)
 }
 
 /// The only commands of docs/install.md below a heading.

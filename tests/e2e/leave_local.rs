@@ -17,8 +17,8 @@ use crate::{
 
 const PODS: &str = "e2e-leave-local";
 const COUNT: usize = 16;
-const TTL: &str = "1m";
-const LIMIT: Duration = Duration::from_mins(2);
+const TTL: &str = "90s";
+const LIMIT: Duration = Duration::from_mins(4);
 
 pub fn run(ground: &Ground, story: &Story) -> Result<Seen> {
     let control = Control::of(ground);

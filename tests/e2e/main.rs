@@ -123,7 +123,7 @@ const SUITES: &[Suite] = &[
         name: "helm",
         about: "install as the README says, upgrade, rollback and uninstall under running pods",
         needs_nodes: true,
-        needs_controller: false,
+        needs_controller: true,
         run: helm::run,
     },
     Suite {

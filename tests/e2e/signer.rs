@@ -38,16 +38,17 @@ impl Signer {
 
     /// What the chart is to be told.
     pub fn values(self) -> Vec<String> {
-        let propagation = self.propagation().as_secs();
-        match self {
-            Self::Csr => {
-                vec!["signer=csr".to_owned(), format!("controller.ca.propagation={propagation}s")]
-            }
+        // The controller may also run beside the nodes' CA.
+        let controller = Self::Csr.propagation().as_secs();
+        let mut values = vec![format!("controller.ca.propagation={controller}s")];
+        values.extend(match self {
+            Self::Csr => vec!["signer=csr".to_owned()],
             Self::Local => vec![
                 "signer=local".to_owned(),
-                format!("local.propagation={propagation}s"),
+                format!("local.propagation={}s", self.propagation().as_secs()),
                 format!("local.caSecret={}", ca::SECRET),
             ],
-        }
+        });
+        values
     }
 }
