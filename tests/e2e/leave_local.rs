@@ -55,7 +55,8 @@ pub fn run(ground: &Ground, story: &Story) -> Result<Seen> {
         ensure!(control.authorities("active")?.len() == 1, "it is not yet");
         Ok(())
     })?;
-    ground.install_with(Signer::Csr, &[&leaving])?;
+    // Refused while a driver has followed the bundle for less than the propagation time.
+    load.until("the second upgrade", STEP, || ground.install_with(Signer::Csr, &[&leaving]))?;
     load.is_under(&new, LIMIT)?;
     load.trusts(&both)?;
     no_key_on_nodes(ground)?;

@@ -29,6 +29,16 @@ pub fn try_all(field: &Field<'_>, attacks: &mut Attacks) -> Result<()> {
     let mut request = Request::honest(field, &field.own);
     request.labels.clear();
     attacks.add("a request without the label", Refused(fence), field.ask(&field.driver, &request)?);
+    let own = "the driver's own label and annotations and no others";
+    let unknown = Request::honest(field, &field.own).with("spiffe-id", "/x");
+    let all = ["digital signature", "server auth", "client auth", "cert sign"];
+    let usages = Request::honest(field, &field.own).usages(&all);
+    for (what, words, request) in [
+        ("an unknown annotation of ours", own, &unknown),
+        ("a fourth usage", "for three usages", &usages),
+    ] {
+        attacks.add(what, Refused(words), field.ask(&field.driver, request)?);
+    }
     requests_of_others(field, attacks)?;
     decisions(field, attacks)
 }

@@ -76,9 +76,9 @@ fn in_the_csr(field: &Field<'_>, attacks: &mut Attacks) -> Result<()> {
 fn beside_the_csr(field: &Field<'_>, attacks: &mut Attacks) -> Result<()> {
     let honest = || Request::honest(field, &field.own);
     let day = 24 * 3600;
-    let with_ca = ["digital signature", "server auth", "client auth", "cert sign"];
-    let attempts: [(&str, &'static [&'static str], Request); 10] = [
-        ("usages with cert sign", &["WrongUsages"], honest().usages(&with_ca)),
+    let with_ca = ["digital signature", "server auth", "cert sign"];
+    let attempts: [(&str, &'static [&'static str], Request); 9] = [
+        ("a smuggled usage", &["WrongUsages"], honest().usages(&with_ca)),
         ("usages with code signing", &["WrongUsages"], honest().usages(&["code signing"])),
         (
             "a lifetime too long, by expirationSeconds",
@@ -103,7 +103,6 @@ fn beside_the_csr(field: &Field<'_>, attacks: &mut Attacks) -> Result<()> {
             honest().with("dns-names", "kubernetes.default.svc"),
         ),
         ("a wildcard", &["MalformedDnsNames"], honest().with("dns-names", "*.example.org")),
-        ("an unknown annotation of ours", &["UnknownAnnotation"], honest().with("spiffe-id", "/x")),
     ];
     for (name, reasons, request) in attempts {
         attacks.add(name, Denied(reasons), field.ask(&field.driver, &request)?);
