@@ -7,6 +7,7 @@ pub mod class;
 pub mod clock;
 
 pub mod id;
+pub mod jitter;
 pub mod pki;
 
 pub mod k8s;

@@ -7,6 +7,7 @@ mod inspect;
 mod node;
 mod output;
 mod policy;
+mod signals;
 mod telemetry;
 mod version;
 

@@ -32,6 +32,7 @@ use super::{
 };
 use crate::{
     clock::Clock,
+    jitter::random,
     k8s::{Cache, Change, ObjectName, RequestDecisions, RequestFacts},
 };
 
@@ -261,12 +262,4 @@ impl Work {
 fn age(request: &RequestFacts, now: SystemTime) -> Duration {
     let created = request.created.unwrap_or(now);
     now.duration_since(created).unwrap_or(Duration::ZERO)
-}
-
-/// A random number in [0, 1).
-fn random() -> f64 {
-    let mut bytes = [0; 8];
-    // Without randomness there is no jitter, which is no reason to stop.
-    let _ = aws_lc_rs::rand::fill(&mut bytes);
-    (u64::from_le_bytes(bytes) >> 11) as f64 / (1_u64 << 53) as f64
 }

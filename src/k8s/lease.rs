@@ -25,7 +25,7 @@ use tracing::{info, warn};
 pub use self::election::Terms;
 use self::election::{Election, Held, Next};
 use super::{ApiError, Cluster, call};
-use crate::clock::Clock;
+use crate::{clock::Clock, jitter::random};
 
 /// A candidate for a Lease.
 pub struct Candidate {
@@ -190,12 +190,4 @@ fn held(lease: &Lease) -> Held {
         holder: holder.filter(|holder| !holder.is_empty()),
         duration: Duration::from_secs(u64::try_from(seconds).unwrap_or(0)),
     }
-}
-
-/// A random number in [0, 1).
-fn random() -> f64 {
-    let mut bytes = [0; 8];
-    // Without randomness there is no jitter, which is no reason to stop.
-    let _ = aws_lc_rs::rand::fill(&mut bytes);
-    (u64::from_le_bytes(bytes) >> 11) as f64 / (1_u64 << 53) as f64
 }

@@ -39,14 +39,6 @@ pub(super) fn delay(
     bound.mul_f64(random).min(left).max(FLOOR)
 }
 
-/// A random number in [0, 1).
-pub(super) fn random() -> f64 {
-    let mut bytes = [0; 8];
-    // Without randomness there is no jitter, which is no reason to stop.
-    let _ = aws_lc_rs::rand::fill(&mut bytes);
-    (u64::from_le_bytes(bytes) >> 11) as f64 / (1_u64 << 53) as f64
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -96,11 +88,5 @@ mod tests {
             let delay = delay(CLASSES[class], failures, left, Some(wait), random);
             prop_assert!(delay >= wait && delay <= wait * 5 / 4 && delay <= wait + SPREAD);
         }
-    }
-
-    #[test]
-    fn random_is_in_range_and_moves() {
-        let (a, b) = (random(), random());
-        assert!((0.0..1.0).contains(&a) && (0.0..1.0).contains(&b) && a != b);
     }
 }

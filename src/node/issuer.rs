@@ -15,6 +15,7 @@ use super::{
 use crate::{
     class::Class,
     clock::Clock,
+    jitter::random,
     pki::{Csr, KeyAlgorithm, PrivateKey, SvidError, X509Svid},
     signer::{Assigned, SignError, SignRequest, Signer},
     trust::{BundleStore, TrustBundles},
@@ -250,7 +251,7 @@ impl Issuer {
             };
             failures += 1;
             let (class, wait) = (error.class(), error.retry_after());
-            let delay = backoff::delay(class, failures, left(), wait, backoff::random());
+            let delay = backoff::delay(class, failures, left(), wait, random());
             if delay >= left() {
                 return Err(NodeError::SignerAway { error, seconds: SIGN_TIMEOUT.as_secs() });
             }

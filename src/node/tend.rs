@@ -18,6 +18,7 @@ use super::{
 };
 use crate::{
     id::SpiffeId,
+    jitter::random,
     signer::Assigned,
     sys::AtomicWriter,
     trust::TrustBundles,
@@ -273,7 +274,7 @@ impl Node {
         let end = work.svid.as_ref().map(|svid| svid.x509.not_after());
         let remaining = end.and_then(|end| end.duration_since(now).ok()).unwrap_or_default();
         let wait = error.retry_after();
-        let delay = backoff::delay(class, work.failures, remaining, wait, backoff::random());
+        let delay = backoff::delay(class, work.failures, remaining, wait, random());
         warn!(
             volume = %volume.id,
             class = class.label(),

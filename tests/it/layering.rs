@@ -12,7 +12,7 @@ use checker::{Source, check, place};
 
 /// The modules of each layer; a layer uses only the layers before it.
 const LAYERS: [&[&str]; 6] = [
-    &["class", "clock", "id", "pki", "jose"],
+    &["class", "clock", "id", "jitter", "pki", "jose"],
     &["sys", "k8s", "volume"],
     &["signer", "trust"],
     &["node", "controller"],

@@ -5,7 +5,6 @@ use std::{future::Future, io::stdout, sync::Arc, time::Duration};
 use anyhow::{Context, Result, bail};
 use tokio::{
     net::TcpListener,
-    signal::unix::{Signal, SignalKind, signal},
     task::JoinSet,
     time::{Instant, timeout},
 };
@@ -14,6 +13,7 @@ use tracing::{info, warn};
 
 use super::{Access, Settings};
 use crate::{
+    cli::signals::Signals,
     clock::{Clock, SystemClock},
     controller::{
         approver::{self, ApproverSettings},
@@ -31,12 +31,6 @@ use crate::{
 /// How long everything may take to end, once nothing new is begun.
 const DRAIN: Duration = Duration::from_secs(5);
 
-/// SIGTERM and SIGINT.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
 /// Everything that runs, in the order in which it ends.
 struct Running {
     requests: Critical,
@@ -49,22 +43,6 @@ struct Running {
 
 /// Tasks that run until they are told to stop; each says its name when it ends.
 type Critical = JoinSet<&'static str>;
-
-// === impl Signals ===
-
-impl Signals {
-    fn new() -> Result<Self> {
-        let terminate = signal(SignalKind::terminate())?;
-        Ok(Self { terminate, interrupt: signal(SignalKind::interrupt())? })
-    }
-
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
-    }
-}
 
 /// Runs until a signal ends it.
 pub(super) async fn serve(settings: Settings) -> Result<()> {

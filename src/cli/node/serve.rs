@@ -11,7 +11,6 @@ use std::{
 use anyhow::{Context, Result, bail};
 use tokio::{
     net::TcpListener,
-    signal::unix::{Signal, SignalKind, signal},
     task::JoinSet,
     time::{Instant, sleep, timeout},
 };
@@ -23,7 +22,7 @@ use super::{
     signing::{Signing, SigningParts},
 };
 use crate::{
-    cli::UsageError,
+    cli::{UsageError, signals::Signals},
     clock::{Clock, SystemClock},
     csi::{Server, SocketHealth},
     http::{self, Checks},
@@ -39,12 +38,6 @@ const DRAIN: Duration = Duration::from_secs(3);
 /// How long to wait for a process before us that is still ending.
 const LOCK_PATIENCE: Duration = Duration::from_secs(30);
 
-/// SIGTERM and SIGINT.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
 /// A node that has its volumes back and its names bound, and has answered nobody yet.
 struct Started {
     _lock: DirLock,
@@ -55,22 +48,6 @@ struct Started {
     server: Server,
     http: TcpListener,
     checks: Arc<Checks>,
-}
-
-// === impl Signals ===
-
-impl Signals {
-    fn new() -> Result<Self> {
-        let terminate = signal(SignalKind::terminate())?;
-        Ok(Self { terminate, interrupt: signal(SignalKind::interrupt())? })
-    }
-
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
-    }
 }
 
 /// Runs until a signal ends it. One that comes during the start may leave work under way behind,

@@ -13,6 +13,7 @@ use tracing::{debug, info, warn};
 use super::{CsrSigner, standing, tidy::Orphans};
 use crate::{
     class::Class,
+    jitter::random,
     k8s::{ApiError, Change, ObjectName},
     signer::SignError,
 };
@@ -162,12 +163,4 @@ fn unknown(error: &ApiError) -> SignError {
         _ => Class::Unavailable,
     };
     SignError::new(class, error.to_string())
-}
-
-/// A random number in [0, 1).
-fn random() -> f64 {
-    let mut bytes = [0; 4];
-    // Without randomness there is no jitter, which is no reason to stop.
-    let _ = aws_lc_rs::rand::fill(&mut bytes);
-    f64::from(u32::from_le_bytes(bytes)) / (f64::from(u32::MAX) + 1.0)
 }
