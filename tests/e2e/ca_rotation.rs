@@ -33,7 +33,7 @@ pub fn run(ground: &Ground, story: &Story) -> Result<Seen> {
          controller killed {killed} times; {} sets were taken",
         seen.calls, seen.reloads
     ))
-    .with(json!({"pods": PODS, "handshakes": seen.calls, "kills": killed, "reloads": seen.reloads})))
+    .with(json!({"pods": PODS, "handshakes": seen.calls, "kills": killed, "reloads": seen.reloads, "retries": seen.retries})))
 }
 
 /// One rotation, with the leader killed in every phase: how often.

@@ -71,7 +71,7 @@ pub fn run(ground: &Ground, story: &Story) -> Result<Seen> {
          jump in one is refused",
         seen.calls
     ))
-    .with(json!({"pods": COUNT, "handshakes": seen.calls, "reloads": seen.reloads})))
+    .with(json!({"pods": COUNT, "handshakes": seen.calls, "reloads": seen.reloads, "retries": seen.retries})))
 }
 
 /// What the chart says to one who wants both steps at once.

@@ -37,6 +37,8 @@ pub struct Tally {
     pub served: u64,
     /// How often a set was replaced by the next.
     pub reloads: i64,
+    /// TCP connections that came only at another try.
+    pub retries: u64,
     failures: Vec<String>,
 }
 
@@ -99,6 +101,7 @@ impl<'a> Load<'a> {
             sum.calls += tally.calls;
             sum.served += tally.served;
             sum.reloads += tally.reloads;
+            sum.retries += tally.retries;
             failures
                 .extend(tally.failures.iter().map(|failure| format!("{}: {failure}", pod.name)));
         }
