@@ -188,6 +188,11 @@ impl RequestFacts {
     pub fn is_failed(&self) -> bool {
         self.condition("Failed").is_some()
     }
+
+    /// Whether nothing more can become of it.
+    pub fn is_finished(&self) -> bool {
+        self.has_certificate || self.is_denied() || self.is_failed()
+    }
 }
 
 impl From<CertificateSigningRequest> for RequestFacts {

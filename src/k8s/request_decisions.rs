@@ -119,7 +119,7 @@ impl RequestDecisions {
 /// What may be kept of a request, whoever made it. Of one that is finished, only that it is.
 fn bounded(request: CertificateSigningRequest) -> RequestFacts {
     let mut facts = RequestFacts::from(request);
-    if facts.has_certificate || facts.is_denied() || facts.is_failed() {
+    if facts.is_finished() {
         return RequestFacts {
             name: facts.name,
             uid: facts.uid,

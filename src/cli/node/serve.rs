@@ -200,8 +200,7 @@ async fn start(settings: Settings) -> Result<Started> {
             })
         },
     });
-    let events = event_writer;
-    Ok(Started { _lock: lock, node, inbox, signing, events, server, http, checks })
+    Ok(Started { _lock: lock, node, inbox, signing, events: event_writer, server, http, checks })
 }
 
 fn make_dir(path: &Path) -> Result<()> {

@@ -17,8 +17,8 @@ pub(super) enum Step {
 
 impl Step {
     pub(super) fn of(request: &RequestFacts) -> Self {
-        let finished = request.has_certificate || request.is_denied() || request.is_failed();
-        match (request.signer_name == SIGNER, finished, request.is_approved()) {
+        let ours = request.signer_name == SIGNER;
+        match (ours, request.is_finished(), request.is_approved()) {
             (false, _, _) | (_, true, _) => Self::Leave,
             (true, false, false) => Self::Decide,
             (true, false, true) => Self::Sign,
