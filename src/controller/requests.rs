@@ -158,6 +158,10 @@ impl Requests {
                 () = stop.cancelled() => break,
                 Some(done) = work.tasks.join_next_with_id() => self.done(&mut work, done),
                 Some(change) = told.recv() => self.heard(&mut work, change),
+                Some(_) = watching.join_next() => {
+                    error!("the watch of requests ended by itself");
+                    break;
+                }
                 () = sleep_until(due) => {}
             }
         }

@@ -8,7 +8,7 @@ use tokio::{
     time::{Instant, interval, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 
 use super::{CsrSigner, standing, tidy::Orphans};
 use crate::{
@@ -82,6 +82,10 @@ impl CsrSigner {
             tokio::select! {
                 () = sleep(pause) => {}
                 () = self.doubt.notified() => {}
+                Some(_) = following.join_next() => {
+                    error!("the watch of requests ended by itself");
+                    return;
+                }
             }
         }
     }
