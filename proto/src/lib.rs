@@ -33,6 +33,78 @@ pub mod pluginregistration {
     include!("pluginregistration.rs");
 }
 
+/// The SPIFFE Workload API, which has no package.
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    rustdoc::all,
+    clippy::all,
+    clippy::allow_attributes_without_reason,
+    reason = "generated code"
+)]
+pub mod workload {
+    include!("workload.rs");
+
+    /// A serialized `FileDescriptorSet` of all that a workload's socket serves, for server
+    /// reflection.
+    pub const DESCRIPTORS: &[u8] = include_bytes!("workload_api.binpb");
+}
+
+/// The parts of Envoy's v3 API that secret discovery (SDS) needs.
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    rustdoc::all,
+    clippy::all,
+    clippy::allow_attributes_without_reason,
+    reason = "generated code"
+)]
+pub mod envoy {
+    pub mod config {
+        pub mod core {
+            pub mod v3 {
+                include!("envoy.config.core.v3.rs");
+            }
+        }
+    }
+    pub mod extensions {
+        pub mod transport_sockets {
+            pub mod tls {
+                pub mod v3 {
+                    include!("envoy.extensions.transport_sockets.tls.v3.rs");
+                }
+            }
+        }
+    }
+    pub mod service {
+        pub mod discovery {
+            pub mod v3 {
+                include!("envoy.service.discovery.v3.rs");
+            }
+        }
+        pub mod secret {
+            pub mod v3 {
+                include!("envoy.service.secret.v3.rs");
+            }
+        }
+    }
+}
+
+/// The part of `google.rpc` that secret discovery needs.
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    rustdoc::all,
+    clippy::all,
+    clippy::allow_attributes_without_reason,
+    reason = "generated code"
+)]
+pub mod google {
+    pub mod rpc {
+        include!("google.rpc.rs");
+    }
+}
+
 // `secrets` and `volume_context` carry tokens: neither is ever shown.
 
 impl fmt::Debug for csi::v1::NodePublishVolumeRequest {
@@ -61,6 +133,71 @@ impl fmt::Debug for csi::v1::NodeExpandVolumeRequest {
     }
 }
 
+// Private keys and tokens are never shown.
+
+impl fmt::Debug for workload::X509svid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("X509SVID")
+            .field("spiffe_id", &self.spiffe_id)
+            .field("hint", &self.hint)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for workload::Jwtsvid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("JWTSVID")
+            .field("spiffe_id", &self.spiffe_id)
+            .field("hint", &self.hint)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for workload::Witsvid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WITSVID").field("spiffe_id", &self.spiffe_id).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for workload::ValidateJwtsvidRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ValidateJWTSVIDRequest")
+            .field("audience", &self.audience)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for envoy::config::core::v3::DataSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DataSource").finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for envoy::config::core::v3::data_source::Specifier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Specifier").finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for envoy::service::discovery::v3::DiscoveryResponse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DiscoveryResponse")
+            .field("version_info", &self.version_info)
+            .field("resources", &self.resources.len())
+            .field("nonce", &self.nonce)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for envoy::service::discovery::v3::Resource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Resource")
+            .field("name", &self.name)
+            .field("version", &self.version)
+            .finish_non_exhaustive()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::csi::v1::NodePublishVolumeRequest;
@@ -77,5 +214,25 @@ mod tests {
         };
         let shown = format!("{request:?}");
         assert!(shown.contains("csi-1") && !shown.contains("ey-token"), "{shown}");
+    }
+    /// Invariant 1: no key and no token of a workload is in the `Debug` of what carries it.
+    #[test]
+    fn debug_of_what_a_workload_gets_hides_keys_and_tokens() {
+        use super::{envoy::config::core::v3 as envoy, workload};
+        let secret = "secret-bytes";
+        let svid = workload::X509svid { x509_svid_key: secret.into(), ..Default::default() };
+        let token = workload::Jwtsvid { svid: secret.into(), ..Default::default() };
+        let asked = workload::ValidateJwtsvidRequest { svid: secret.into(), ..Default::default() };
+        let specifier = Some(envoy::data_source::Specifier::InlineBytes(secret.into()));
+        let shown = [
+            format!("{:?}", workload::X509svidResponse { svids: vec![svid], ..Default::default() }),
+            format!("{:?}", workload::JwtsvidResponse { svids: vec![token] }),
+            format!("{asked:?}"),
+            format!("{:?} {specifier:?}", envoy::DataSource { specifier: specifier.clone() }),
+        ];
+        for shown in shown {
+            let bytes = format!("{:?}", secret.as_bytes());
+            assert!(!shown.contains(secret) && !shown.contains(&bytes), "{shown}");
+        }
     }
 }
