@@ -5,6 +5,7 @@ mod backoff;
 mod error;
 mod events;
 mod issuer;
+mod offer;
 mod pending;
 mod place;
 mod publish;
@@ -18,22 +19,30 @@ mod taint;
 mod tend;
 mod unpublish;
 mod volume;
+mod workload;
 
 pub mod metrics;
 
-use std::{collections::BTreeMap, future::Future, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    future::Future,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::info;
 
 pub use self::{
     error::NodeError,
+    offer::{Offer, OfferedBundles, OfferedSvid},
     publish::PublishRequest,
     record_key::RecordKey,
     recover::Recovered,
     rotator::RotatorInbox,
     stats::{Usage, VolumeStats},
+    workload::{Arrival, Workload},
 };
 use self::{
     issuer::Issuer,
@@ -41,6 +50,7 @@ use self::{
     place::{Mounted, Places},
     rotator::{Rotator, RotatorHandle, Tend},
     table::VolumeTable,
+    workload::Desk,
 };
 use crate::{
     clock::Clock,
@@ -95,6 +105,8 @@ pub struct Node {
     issuer: Issuer,
     table: VolumeTable,
     rotator: RotatorHandle,
+    desk: Arc<Desk>,
+    arrivals: Mutex<Option<mpsc::Receiver<Arrival>>>,
     /// What has not been seen of it changed after the node had its signer.
     bundle_changes: watch::Receiver<Option<Arc<TrustBundles>>>,
     taint_changes: watch::Receiver<Option<Arc<TaintedKeys>>>,
@@ -131,6 +143,7 @@ impl NodeGround {
         let (rotator, inbox) = rotator::channel();
         let (bundle_changes, taint_changes) = (bundles.subscribe(), bundles.subscribe_tainted());
         let ending = CancellationToken::new();
+        let (desk, arrivals) = Desk::new(bundles.clone(), clock.clone());
         let issuer = Issuer {
             signer,
             bundles,
@@ -149,6 +162,8 @@ impl NodeGround {
             issuer,
             table: VolumeTable::default(),
             rotator,
+            desk,
+            arrivals: Mutex::new(Some(arrivals)),
             bundle_changes,
             taint_changes,
             tasks: TaskTracker::new(),
@@ -195,6 +210,17 @@ impl Node {
             () = rotator.run(self.stop.clone()) => {}
             () = follow => {}
         }
+    }
+
+    /// Every connection to a volume's socket. Whoever asks first serves them; nobody else does.
+    pub fn arrivals(&self) -> Option<mpsc::Receiver<Arrival>> {
+        self.arrivals.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Ends the service at every socket: streams end as Unavailable. The sockets stay, and the
+    /// next start binds them again.
+    pub async fn close_sockets(&self) {
+        self.desk.close().await;
     }
 
     /// Takes no more calls, and waits for those under way. Every mount stays.

@@ -117,7 +117,7 @@ impl Node {
     /// Everything between a request and a live volume.
     async fn establish(
         &self,
-        volume: &Volume,
+        volume: &Arc<Volume>,
         work: &mut Work,
         request: VolumeRequest,
     ) -> Result<(), NodeError> {
@@ -229,16 +229,19 @@ impl Node {
     /// Writes the set, makes the volume live and schedules its renewal.
     fn put_in_place(
         &self,
-        volume: &Volume,
+        volume: &Arc<Volume>,
         work: &mut Work,
         svid: Svid,
         bundles: Arc<TrustBundles>,
         id: &SpiffeId,
     ) -> Result<(), NodeError> {
         let began = self.clock.now();
+        let dir = self.places.open_ours(&volume.target, work.device)?;
+        let socket = self.desk.bind(&dir, volume, work)?;
         self.swap(volume, work, svid, bundles, id)?;
         work.phase = Phase::Live;
         volume.show(work);
+        self.desk.open(volume, socket);
         if let Some(svid) = &work.svid {
             let next_look = volume.next_look(&svid.x509, work.taint, began);
             self.rotator.schedule(volume.id.clone(), next_look);

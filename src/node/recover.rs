@@ -281,6 +281,9 @@ impl Node {
                 pending += 1;
             }
             volume.show(&work);
+            if work.phase == Phase::Live {
+                self.serve_again(&volume, &work);
+            }
             drop(work);
             if !self.table.insert(volume.clone()) {
                 warn!(volume = %volume.id, "two mounts have this volume's id; one is ignored");
@@ -319,6 +322,15 @@ impl Node {
                 warn!(volume = %volume.id, %error, "the bundle could not be renewed; tried again");
                 false
             }
+        }
+    }
+
+    /// Serves a live volume that nobody serves. Without its socket it is no worse than before.
+    pub(super) fn serve_again(&self, volume: &Arc<Volume>, work: &Work) {
+        let bound = self.places.open_ours(&volume.target, work.device);
+        match bound.and_then(|dir| self.desk.bind(&dir, volume, work)) {
+            Ok(socket) => self.desk.open(volume, socket),
+            Err(error) => warn!(volume = %volume.id, %error, "its socket is not served"),
         }
     }
 

@@ -43,6 +43,7 @@ impl Node {
             if work.phase == Phase::Gone {
                 continue;
             }
+            volume.door(None);
             let removed = block_in_place(|| self.places.remove(&target, work.device));
             if let Err(error) = &removed {
                 warn!(volume = %id, class = error.class().label(), %error, "unpublish failed");
@@ -53,6 +54,7 @@ impl Node {
                 if work.phase == Phase::Live && untouched {
                     // Nothing was taken away: its rotation goes on until kubelet tries again.
                     volume.go_on();
+                    self.serve_again(&volume, &work);
                     return removed;
                 }
             } else if work.phase != Phase::New {

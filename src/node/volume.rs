@@ -5,9 +5,10 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::metrics::VolumeState;
+use super::{metrics::VolumeState, offer::Offer};
 use crate::{
     class::Class,
     pki::{PrivateKey, RenewalPolicy, X509Svid},
@@ -31,6 +32,10 @@ pub(super) struct Volume {
     status: Mutex<Status>,
     /// Cancelled by an unpublish, so that a publish that waits for its signer gives way.
     closing: Mutex<CancellationToken>,
+    /// What its socket offers.
+    offer: watch::Sender<Arc<Offer>>,
+    /// Cancelled when its socket is no longer served.
+    door: Mutex<Option<CancellationToken>>,
 }
 
 /// What belongs to whoever holds the volume's lock.
@@ -103,8 +108,9 @@ impl Volume {
 
     pub(super) fn with_work(id: VolumeId, target: TargetPath, work: Work) -> Self {
         let status = Mutex::new(work.status());
+        let offer = watch::Sender::new(Arc::new(Offer::of(&work)));
         let (work, closing) = (tokio::sync::Mutex::new(work), Mutex::default());
-        Self { id, target, work, status, closing }
+        Self { id, target, work, status, closing, offer, door: Mutex::default() }
     }
 
     pub(super) async fn lock(&self) -> tokio::sync::MutexGuard<'_, Work> {
@@ -142,6 +148,27 @@ impl Volume {
     /// Shows others what the operation that holds the lock came to.
     pub(super) fn show(&self, work: &Work) {
         *self.status_cell() = work.status();
+        self.offer.send_if_modified(|current| {
+            let next = Offer::of(work);
+            let news = **current != next;
+            if news {
+                *current = Arc::new(next);
+            }
+            news
+        });
+    }
+
+    /// What its socket offers, and each change of it.
+    pub(super) fn offer(&self) -> watch::Receiver<Arc<Offer>> {
+        self.offer.subscribe()
+    }
+
+    /// Serves at this socket, and no longer at the one before.
+    pub(super) fn door(&self, next: Option<CancellationToken>) {
+        let mut door = self.door.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(before) = std::mem::replace(&mut *door, next) {
+            before.cancel();
+        }
     }
 
     fn status_cell(&self) -> MutexGuard<'_, Status> {

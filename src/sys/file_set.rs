@@ -26,6 +26,17 @@ pub struct Ownership {
     pub dir_mode: u32,
 }
 
+// === impl Ownership ===
+
+impl Ownership {
+    /// Permission bits of a socket: write, which is what connect(2) asks for, wherever files have
+    /// read.
+    pub fn socket_mode(&self) -> u32 {
+        let read = self.file_mode & 0o444;
+        read | (read >> 1)
+    }
+}
+
 // === impl FileSet ===
 
 impl FileSet {

@@ -17,7 +17,7 @@ use nix::{
     errno::Errno,
     fcntl::{AtFlags, OFlag, open, renameat},
     sys::stat::{FchmodatFlags, Mode, SFlag, fchmodat, fstatat},
-    unistd::{UnlinkatFlags, unlinkat},
+    unistd::{Gid, Uid, UnlinkatFlags, fchownat, unlinkat},
 };
 use tokio::net::{UnixListener, UnixSocket};
 
@@ -31,6 +31,13 @@ const BACKLOG: u32 = 1024;
 pub struct SocketIdentity {
     device: u64,
     inode: u64,
+}
+
+/// Whose a socket becomes; who binds it, where nobody is named.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Owner {
+    pub(super) uid: Option<Uid>,
+    pub(super) gid: Option<Gid>,
 }
 
 /// Why a name is not bound. Comes as the inner error of an [`io::Error`].
@@ -67,12 +74,17 @@ pub fn bind_private(path: &Path, mode: u32) -> io::Result<UnixListener> {
             Err(error) => return Err(error),
         }
     }
-    bind_private_at(dir, name, mode)
+    bind_private_at(dir, name, Owner::default(), mode)
 }
 
 /// Listens at a name in a directory that is the caller's alone, in place of any socket there:
 /// the name is never absent, whoever connects gets the old one or the new one.
-pub fn bind_private_at(dir: BorrowedFd<'_>, name: &OsStr, mode: u32) -> io::Result<UnixListener> {
+pub(super) fn bind_private_at(
+    dir: BorrowedFd<'_>,
+    name: &OsStr,
+    own: Owner,
+    mode: u32,
+) -> io::Result<UnixListener> {
     tree::check_component(name)?;
     if look(dir, name)? == Some(false) {
         let path = std::fs::read_link(fd_path(dir)).unwrap_or_default().join(name);
@@ -90,6 +102,7 @@ pub fn bind_private_at(dir: BorrowedFd<'_>, name: &OsStr, mode: u32) -> io::Resu
     let bound = (|| {
         // Nobody can connect before `listen`, so the umask's permissions let nobody in.
         // The name is in a directory that only we write to, and was made just now.
+        fchownat(dir, temp.as_os_str(), own.uid, own.gid, AtFlags::AT_SYMLINK_NOFOLLOW)?;
         fchmodat(
             dir,
             temp.as_os_str(),
@@ -236,8 +249,8 @@ mod tests {
         let fd = std::fs::File::open(dir.path()).unwrap();
         let name = OsStr::new("spiffe.sock");
         std::fs::write(dir.path().join(".spiffe.sock.tmp"), "left by a crash").unwrap();
-        let old = bind_private_at(fd.as_fd(), name, 0o660).unwrap();
-        let new = bind_private_at(fd.as_fd(), name, 0o660).unwrap();
+        let old = bind_private_at(fd.as_fd(), name, Owner::default(), 0o660).unwrap();
+        let new = bind_private_at(fd.as_fd(), name, Owner::default(), 0o660).unwrap();
         let _client = connect(&dir.path().join(name)).unwrap();
         new.accept().await.unwrap();
         drop(old);

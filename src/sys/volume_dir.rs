@@ -14,11 +14,16 @@ use nix::{
         stat::{Mode, fstat, mkdirat},
         statfs::{TMPFS_MAGIC, fstatfs},
     },
-    unistd::{UnlinkatFlags, unlinkat},
+    unistd::{Gid, Uid, UnlinkatFlags, unlinkat},
 };
+use tokio::net::UnixListener;
 use zeroize::Zeroizing;
 
-use super::tree;
+use super::{
+    Ownership,
+    socket::{self, Owner},
+    tree,
+};
 
 /// The driver's own directory in the volume, 0700.
 pub(super) const PRIVATE_DIR: &str = ".svid";
@@ -95,6 +100,13 @@ impl VolumeDir {
             Ok(()) | Err(Errno::ENOENT) => Ok(()),
             Err(errno) => Err(errno.into()),
         }
+    }
+
+    /// Listens at the socket of this name, in place of any that is there: the name is never absent
+    /// in between. Call it inside a tokio runtime.
+    pub fn bind_socket(&self, name: &str, own: &Ownership) -> io::Result<UnixListener> {
+        let owner = Owner { uid: own.uid.map(Uid::from_raw), gid: own.gid.map(Gid::from_raw) };
+        socket::bind_private_at(self.fd.as_fd(), name.as_ref(), owner, own.socket_mode())
     }
 
     /// The device number: another one for each mount.

@@ -23,6 +23,9 @@ const MAX_CONTEXT: usize = 32 << 10;
 /// More than any server answers to.
 const MAX_DNS_NAMES: usize = 16;
 
+/// The socket of a volume that names none.
+const SOCKET: &str = "spiffe.sock";
+
 /// Bounds of an SVID's lifetime, from the driver's settings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -53,6 +56,8 @@ pub struct VolumeSpec {
     pub files: FileNames,
     /// Who may read them.
     pub ownership: Ownership,
+    /// Name of the Workload API's socket; `None` where the pod wants none.
+    pub socket: Option<String>,
 }
 
 /// What to do with a lifetime out of bounds.
@@ -151,6 +156,7 @@ fn parse(
             fs_group: fs_group(mount_group)?,
         }
         .ownership(),
+        socket: Some(SOCKET.to_owned()),
     })
 }
 
