@@ -22,5 +22,6 @@ pub mod node;
 
 pub mod csi;
 pub mod http;
+pub mod workload;
 
 pub mod cli;

@@ -29,6 +29,7 @@ use crate::{
     k8s::{EventWriter, PodEvents},
     node::{Node, NodeConfig, NodeGround, RecordKey, RotatorInbox, metrics::Metrics},
     sys::{DirLock, KubeletDir, LinuxMounter},
+    workload,
 };
 
 /// How long publishes under way may take at the end.
@@ -46,6 +47,7 @@ struct Started {
     signing: Signing,
     events: Option<EventWriter>,
     server: Server,
+    workloads: workload::Server,
     http: TcpListener,
     checks: Arc<Checks>,
 }
@@ -58,7 +60,7 @@ pub(super) async fn serve(settings: Settings) -> Result<()> {
     // Recovery blocks its thread, so it has one that is not this.
     let mut starting = JoinSet::new();
     starting.spawn(start(settings));
-    let Started { _lock, node, inbox, signing, events, server, http, checks } = tokio::select! {
+    let started = tokio::select! {
         biased;
         Some(started) = starting.join_next() => started.context("the start panicked")??,
         () = signals.next() => {
@@ -66,12 +68,17 @@ pub(super) async fn serve(settings: Settings) -> Result<()> {
             return Ok(());
         }
     };
+    let Started { _lock, node, inbox, signing, events, server, workloads, http, checks } = started;
     let http_address = http.local_addr()?;
 
     let stop = CancellationToken::new();
     let mut critical: JoinSet<Result<&str>> = JoinSet::new();
     let serving = server.run(stop.clone());
     critical.spawn(async { Ok(serving.await.map(|()| "CSI server")?) });
+    // Pods are served for as long as publishes are finished.
+    let hang_up = CancellationToken::new();
+    let serving = workloads.run(hang_up.clone());
+    critical.spawn(async { Ok(serving.await.map(|()| "Workload API server")?) });
     let http = http::serve(http, checks, stop.clone());
     critical.spawn(async {
         http.await;
@@ -116,7 +123,9 @@ pub(super) async fn serve(settings: Settings) -> Result<()> {
     stop.cancel();
     let finish = async {
         node.shut_down(PATIENCE).await;
-        // What answers kubelet is still on its way out.
+        node.close_sockets().await;
+        hang_up.cancel();
+        // What answers kubelet and pods is still on its way out.
         let drain = async { while critical.join_next().await.is_some() {} };
         if timeout(DRAIN, drain).await.is_err() {
             warn!("some connections did not end in time");
@@ -180,6 +189,8 @@ async fn start(settings: Settings) -> Result<Started> {
         .with_context(|| format!("--http-listen {http_listen}"))?;
     let health = SocketHealth::default();
     let server = Server::bind(server, node.clone(), health.clone())?;
+    let arrivals = node.arrivals().context("somebody else serves the volumes' sockets")?;
+    let workloads = workload::Server::new(arrivals);
     let checks = Arc::new(Checks {
         live: {
             let node = node.clone();
@@ -200,7 +211,17 @@ async fn start(settings: Settings) -> Result<Started> {
             })
         },
     });
-    Ok(Started { _lock: lock, node, inbox, signing, events: event_writer, server, http, checks })
+    Ok(Started {
+        _lock: lock,
+        node,
+        inbox,
+        signing,
+        events: event_writer,
+        server,
+        workloads,
+        http,
+        checks,
+    })
 }
 
 fn make_dir(path: &Path) -> Result<()> {
