@@ -6,8 +6,10 @@
 pub mod class;
 pub mod clock;
 
+pub mod encoding;
 pub mod id;
 pub mod jitter;
+pub mod jose;
 pub mod pki;
 
 pub mod k8s;

@@ -6,13 +6,16 @@ use std::time::Duration;
 use super::{Certificate, PkiError, certificates_from_pem, certificates_to_pem, jwks};
 use crate::class::Class;
 use crate::id::TrustDomain;
+use crate::jose::{self, JwkError, JwtAuthority};
 
-/// The X.509 authorities of one trust domain: at least one, in order, none twice. Cheap to clone.
-/// Equal if trust domain, authorities, their order and the sequence number are.
+/// The authorities of one trust domain, in order, none twice: at least one X.509 authority, and any
+/// number of JWT authorities. Cheap to clone. Equal if trust domain, authorities, their order and
+/// the sequence number are.
 #[derive(Clone, Debug)]
 pub struct TrustBundle {
     trust_domain: TrustDomain,
     x509_authorities: Arc<[Certificate]>,
+    jwt_authorities: Arc<[JwtAuthority]>,
     sequence: Option<u64>,
     refresh_hint: Option<Duration>,
 }
@@ -60,6 +63,14 @@ pub enum BundleError {
     /// Bundle §4.1.3.
     #[error("the bundle has no \"keys\" member")]
     NoKeys,
+    /// JWT-SVID §6.1, RFC 7518 §6.
+    #[error("key {index} of the bundle is no JWT authority: {source}")]
+    Jwk {
+        /// Counted from 1.
+        index: usize,
+        /// What is wrong with it.
+        source: JwkError,
+    },
     /// X509-SVID §6.1.
     #[error("key {index} of the bundle must have exactly one certificate in \"x5c\"")]
     X5c {
@@ -95,6 +106,7 @@ impl TrustBundle {
         Ok(Self {
             trust_domain,
             x509_authorities: distinct(authorities),
+            jwt_authorities: Arc::default(),
             sequence: None,
             refresh_hint: None,
         })
@@ -114,19 +126,27 @@ impl TrustBundle {
         certificates_to_pem(&self.x509_authorities)
     }
 
-    /// Reads a SPIFFE bundle (Bundle §4). Keys of unknown type or use are ignored.
+    /// Reads a SPIFFE bundle (Bundle §4). Keys of unknown type or use are ignored, WIT keys among
+    /// them; a JWT authority without `kid` makes it bad as a whole, as damage does (JWT-SVID §6.1).
     pub fn from_jwks(trust_domain: TrustDomain, json: &[u8]) -> Result<Self, BundleError> {
         let read = jwks::read(json)?;
         Ok(Self {
             sequence: read.sequence,
             refresh_hint: read.refresh_hint,
-            ..Self::new(trust_domain, read.authorities)?
+            ..Self::new(trust_domain, read.x509_authorities)?
+                .with_jwt_authorities(read.jwt_authorities)
         })
     }
 
     /// The SPIFFE bundle, indented JSON that ends in a newline.
     pub fn to_jwks(&self) -> String {
         jwks::write(self)
+    }
+
+    /// The JWT authorities alone, as a JWK Set (Workload API §6.2.2). The keys have no `use`, as the
+    /// agent of SPIRE writes them: `jwt-svid` is no value of RFC 7517.
+    pub fn jwt_jwks(&self) -> String {
+        jwks::write_jwt(&self.jwt_authorities)
     }
 
     /// Whose bundle it is.
@@ -137,6 +157,24 @@ impl TrustBundle {
     /// The authorities, at least one.
     pub fn x509_authorities(&self) -> &[Certificate] {
         &self.x509_authorities
+    }
+
+    /// The JWT authorities, possibly none.
+    pub fn jwt_authorities(&self) -> &Arc<[JwtAuthority]> {
+        &self.jwt_authorities
+    }
+
+    /// Whether the authorities of both kinds, and their order, are the same.
+    pub fn same_authorities(&self, other: &Self) -> bool {
+        self.x509_authorities == other.x509_authorities
+            && self.jwt_authorities == other.jwt_authorities
+    }
+
+    /// The same with these JWT authorities instead of its own, repeated ones dropped.
+    #[must_use]
+    pub fn with_jwt_authorities(mut self, authorities: Vec<JwtAuthority>) -> Self {
+        self.jwt_authorities = jose::distinct(authorities);
+        self
     }
 
     /// `spiffe_sequence`: grows with each change of content (Bundle §4.1.1).
@@ -177,9 +215,11 @@ impl TrustBundle {
             return self.clone();
         }
         let both = self.x509_authorities.iter().chain(&*other.x509_authorities);
+        let jwt = self.jwt_authorities.iter().chain(&*other.jwt_authorities);
         Self {
             trust_domain: self.trust_domain.clone(),
             x509_authorities: distinct(both.cloned().collect()),
+            jwt_authorities: jose::distinct(jwt.cloned()),
             sequence: self.sequence.max(other.sequence),
             refresh_hint: self.refresh_hint.or(other.refresh_hint),
         }
@@ -201,7 +241,7 @@ impl PartialEq for TrustBundle {
     fn eq(&self, other: &Self) -> bool {
         self.trust_domain == other.trust_domain
             && self.sequence == other.sequence
-            && self.x509_authorities == other.x509_authorities
+            && self.same_authorities(other)
     }
 }
 

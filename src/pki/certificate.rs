@@ -10,9 +10,10 @@ use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::prelude::FromDer;
 
-use super::der::{Reader, SEQUENCE, from_timestamp, hex};
+use super::PkiError;
 use super::spki::Spki;
-use super::{PkiError, pem};
+use crate::encoding::der::{Reader, SEQUENCE, from_timestamp, hex};
+use crate::encoding::pem;
 
 /// An X.509 certificate (version 3), parsed once. Cheap to clone; equal if the DER is.
 #[derive(Clone)]

@@ -2,14 +2,15 @@
 
 use rustls_pki_types::CertificateSigningRequestDer;
 
-use super::der::{
+use super::profile::{SAN_OID, uri_san};
+use super::spki::Spki;
+use super::{KeyAlgorithm, PkiError, PrivateKey};
+use crate::class::Class;
+use crate::encoding::der::{
     BIT_STRING, BOOLEAN, INTEGER, OCTET_STRING, OID, Reader, SEQUENCE, SET, bit_string, element,
     sequence,
 };
-use super::profile::{SAN_OID, uri_san};
-use super::spki::Spki;
-use super::{KeyAlgorithm, PkiError, PrivateKey, pem};
-use crate::class::Class;
+use crate::encoding::pem;
 use crate::id::{IdError, SpiffeId};
 
 /// A CSR with an empty subject, one URI SAN and nothing else, whose signature is right. Cheap enough

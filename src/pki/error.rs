@@ -1,6 +1,6 @@
 //! What can be wrong with a key, a PEM file or a certificate by itself.
 
-use crate::class::Class;
+use crate::{class::Class, encoding::PemError};
 
 /// What can be wrong with a key, a PEM file or a certificate by itself. Never holds secret bytes.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -77,6 +77,15 @@ impl PkiError {
         match self {
             Self::Generate { .. } | Self::Sign | Self::Random => Class::Internal,
             _ => Class::Invalid,
+        }
+    }
+}
+
+impl From<PemError> for PkiError {
+    fn from(error: PemError) -> Self {
+        match error {
+            PemError::Damaged { line, problem } => Self::Pem { line, problem },
+            PemError::Encrypted => Self::EncryptedKey,
         }
     }
 }

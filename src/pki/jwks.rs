@@ -5,14 +5,16 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::spki::PublicKey;
 use super::{BundleError, Certificate, PkiError, TrustBundle};
+use crate::jose::{JwkError, JwtAuthority};
 
 /// What a reader takes from a bundle.
 pub(super) struct Read {
-    pub(super) authorities: Vec<Certificate>,
+    pub(super) x509_authorities: Vec<Certificate>,
+    pub(super) jwt_authorities: Vec<JwtAuthority>,
     pub(super) sequence: Option<u64>,
     pub(super) refresh_hint: Option<Duration>,
 }
@@ -26,11 +28,19 @@ struct Document {
 
 #[derive(Serialize)]
 struct Written<'a> {
-    keys: Vec<Jwk<'a>>,
+    keys: Vec<AnyJwk<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     spiffe_sequence: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     spiffe_refresh_hint: Option<u64>,
+}
+
+/// The keys of the two uses.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum AnyJwk<'a> {
+    X509(Jwk<'a>),
+    Jwt(Map<String, Value>),
 }
 
 /// A key without `kid`: X509-SVID §6.1 forbids it.
@@ -56,6 +66,7 @@ enum Key<'a> {
 }
 
 const X509_SVID: &str = "x509-svid";
+const JWT_SVID: &str = "jwt-svid";
 const KEY_TYPES: [&str; 3] = ["EC", "OKP", "RSA"];
 
 /// Reads a SPIFFE bundle; it may turn out empty.
@@ -63,18 +74,26 @@ pub(super) fn read(json: &[u8]) -> Result<Read, BundleError> {
     let document: Document = serde_json::from_slice(json)
         .map_err(|error| BundleError::Json { reason: error.to_string() })?;
     let keys = document.keys.ok_or(BundleError::NoKeys)?;
-    let mut authorities = Vec::new();
+    let (mut x509_authorities, mut jwt_authorities) = (Vec::new(), Vec::new());
     for (index, key) in keys.iter().enumerate() {
+        let index = index + 1;
         // Bundle §4.2: what a reader doesn't know it ignores.
         let text = |name| key.get(name).and_then(Value::as_str);
-        let known = text("use") == Some(X509_SVID)
-            && text("kty").is_some_and(|kty| KEY_TYPES.contains(&kty));
-        if known {
-            authorities.push(certificate(index + 1, key)?);
+        match text("use") {
+            Some(X509_SVID) if text("kty").is_some_and(|kty| KEY_TYPES.contains(&kty)) => {
+                x509_authorities.push(certificate(index, key)?);
+            }
+            Some(JWT_SVID) => match JwtAuthority::from_jwk(key) {
+                Ok(authority) => jwt_authorities.push(authority),
+                Err(JwkError::Unsupported) => {}
+                Err(source) => return Err(BundleError::Jwk { index, source }),
+            },
+            _ => {}
         }
     }
     Ok(Read {
-        authorities,
+        x509_authorities,
+        jwt_authorities,
         sequence: document.spiffe_sequence,
         refresh_hint: document.spiffe_refresh_hint.map(Duration::from_secs),
     })
@@ -100,14 +119,26 @@ pub(super) fn can_hold(certificate: &Certificate) -> bool {
 
 /// Writes a SPIFFE bundle.
 pub(super) fn write(bundle: &TrustBundle) -> String {
+    // A bundle holds only certificates that `can_hold` accepts.
+    let x509 = bundle.x509_authorities().iter().filter_map(Jwk::new).map(AnyJwk::X509);
+    let jwt = bundle.jwt_authorities().iter().map(|key| AnyJwk::Jwt(key.to_jwk(Some(JWT_SVID))));
     let document = Written {
-        // A bundle holds only certificates that `can_hold` accepts.
-        keys: bundle.x509_authorities().iter().filter_map(Jwk::new).collect(),
+        keys: x509.chain(jwt).collect(),
         spiffe_sequence: bundle.sequence(),
         spiffe_refresh_hint: bundle.refresh_hint().map(|hint| hint.as_secs()),
     };
+    pretty(&document)
+}
+
+/// Writes a JWK Set of JWT authorities alone, as every JWT library reads one.
+pub(super) fn write_jwt(authorities: &[JwtAuthority]) -> String {
+    let keys = authorities.iter().map(|key| AnyJwk::Jwt(key.to_jwk(None))).collect();
+    pretty(&Written { keys, spiffe_sequence: None, spiffe_refresh_hint: None })
+}
+
+fn pretty(document: &Written<'_>) -> String {
     // Strings and numbers always serialize.
-    let mut json = serde_json::to_string_pretty(&document).unwrap_or_default();
+    let mut json = serde_json::to_string_pretty(document).unwrap_or_default();
     json.push('\n');
     json
 }

@@ -14,7 +14,8 @@ use rustls_pki_types::{AlgorithmIdentifier, alg_id};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use super::{PkiError, pem};
+use super::PkiError;
+use crate::encoding::pem;
 
 /// The algorithms of keys that we make.
 #[derive(

@@ -2,9 +2,9 @@
 
 use aws_lc_rs::digest::{SHA256, digest};
 
-use super::der::hex;
 use super::profile::key_id;
 use super::{Authority, Certificate};
+use crate::encoding::der::hex;
 
 /// SHA-256 in lowercase hexadecimal.
 pub fn sha256_hex(bytes: &[u8]) -> String {

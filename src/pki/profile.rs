@@ -5,12 +5,12 @@ use std::time::{Duration, SystemTime};
 use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 
-use super::der::{
+use super::spki::Spki;
+use super::{DnsName, PkiError, PrivateKey};
+use crate::encoding::der::{
     OCTET_STRING, OID, PRINTABLE_STRING, SEQUENCE, SET, UTF8_STRING, bit_string, element, hex,
     positive_integer, sequence, time,
 };
-use super::spki::Spki;
-use super::{DnsName, PkiError, PrivateKey};
 use crate::id::{SpiffeId, TrustDomain};
 
 /// The certificates that we sign (RFC 5280, X509-SVID.md).

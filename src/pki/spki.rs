@@ -5,7 +5,7 @@ use rustls_pki_types::{AlgorithmIdentifier, SignatureVerificationAlgorithm, alg_
 use webpki::aws_lc_rs as algorithms;
 
 use super::KeyAlgorithm;
-use super::der::{INTEGER, OID, Reader, SEQUENCE};
+use crate::encoding::der::{INTEGER, OID, Reader, SEQUENCE};
 
 /// A SubjectPublicKeyInfo taken apart.
 #[derive(Clone, Copy, Debug)]

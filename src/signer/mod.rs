@@ -10,6 +10,7 @@ use async_trait::async_trait;
 use crate::{
     class::Class,
     id::{SpiffeId, TrustDomain},
+    jose::JwtSvid,
     pki::{Csr, DnsName, KeyAlgorithm, X509Svid},
     volume::{PodInfo, VolumeId},
 };
@@ -28,6 +29,25 @@ pub trait Signer: Send + Sync + 'static {
     /// that signs whatever the node says must answer false.
     fn is_remote(&self) -> bool {
         false
+    }
+
+    /// Issues one JWT-SVID. The caller has made sure that the identity is the volume's own.
+    async fn sign_jwt(&self, _request: &JwtRequest) -> Result<JwtSvid, SignError> {
+        self.signs_jwt()?;
+        Err(SignError::new(
+            Class::Internal,
+            "this signer says that it signs JWT-SVIDs and does not",
+        ))
+    }
+
+    /// Whether JWT-SVIDs can be issued at all; `Err` says what to set. What passes by itself, as a
+    /// key that is published and signs in a moment, is no error here, but one of
+    /// [`Self::sign_jwt`].
+    fn signs_jwt(&self) -> Result<(), SignError> {
+        Err(SignError::new(
+            Class::NotReady,
+            "this signer issues no JWT-SVIDs: use --signer local with a jwt.key in --ca-dir",
+        ))
     }
 }
 
@@ -60,6 +80,21 @@ pub struct SignRequest {
     pub dns_names: Vec<DnsName>,
     /// The public key, with proof that the asker holds the private one.
     pub csr: Csr,
+}
+
+/// What a JWT-SVID is asked for.
+#[derive(Clone, Debug)]
+pub struct JwtRequest {
+    /// The volume through which it is asked for.
+    pub volume: VolumeId,
+    /// The pod that the volume belongs to.
+    pub pod: PodInfo,
+    /// The identity to be certified.
+    pub id: SpiffeId,
+    /// For whom the token is: at least one, none empty.
+    pub audience: Vec<String>,
+    /// The longest lifetime that is wanted. The signer gives its own (`--jwt-ttl`) if that is less.
+    pub ttl: Duration,
 }
 
 // === impl Assigned ===

@@ -12,7 +12,7 @@ use checker::{Source, check, place};
 
 /// The modules of each layer; a layer uses only the layers before it.
 const LAYERS: [&[&str]; 6] = [
-    &["class", "clock", "id", "jitter", "pki", "jose"],
+    &["class", "clock", "encoding", "id", "jitter", "jose", "pki"],
     &["sys", "k8s", "volume"],
     &["signer", "trust"],
     &["node", "controller"],
@@ -21,14 +21,18 @@ const LAYERS: [&[&str]; 6] = [
 ];
 
 /// Who may use whom on one level: (user, used).
-const NEIGHBOURS: [(&str, &str); 10] = [
+const NEIGHBOURS: [(&str, &str); 13] = [
     ("clock", "class"),
     ("id", "class"),
     ("pki", "class"),
     ("pki", "clock"),
+    ("pki", "encoding"),
     ("pki", "id"),
+    // A bundle holds the JWT authorities too.
+    ("pki", "jose"),
     ("jose", "class"),
     ("jose", "clock"),
+    ("jose", "encoding"),
     ("jose", "id"),
     // A volume's specification holds the ownership that sys gives its files.
     ("volume", "sys"),

@@ -4,46 +4,46 @@ use std::time::{Duration, SystemTime};
 
 use time::OffsetDateTime;
 
-pub(super) const BOOLEAN: u8 = 0x01;
-pub(super) const INTEGER: u8 = 0x02;
-pub(super) const BIT_STRING: u8 = 0x03;
-pub(super) const OCTET_STRING: u8 = 0x04;
-pub(super) const OID: u8 = 0x06;
-pub(super) const UTF8_STRING: u8 = 0x0c;
-pub(super) const PRINTABLE_STRING: u8 = 0x13;
+pub(crate) const BOOLEAN: u8 = 0x01;
+pub(crate) const INTEGER: u8 = 0x02;
+pub(crate) const BIT_STRING: u8 = 0x03;
+pub(crate) const OCTET_STRING: u8 = 0x04;
+pub(crate) const OID: u8 = 0x06;
+pub(crate) const UTF8_STRING: u8 = 0x0c;
+pub(crate) const PRINTABLE_STRING: u8 = 0x13;
 const UTC_TIME: u8 = 0x17;
 const GENERALIZED_TIME: u8 = 0x18;
-pub(super) const SEQUENCE: u8 = 0x30;
-pub(super) const SET: u8 = 0x31;
+pub(crate) const SEQUENCE: u8 = 0x30;
+pub(crate) const SET: u8 = 0x31;
 
 /// Reads the elements of a constructed value one after the other.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Reader<'a>(&'a [u8]);
+pub(crate) struct Reader<'a>(&'a [u8]);
 
 /// One tag-length-value.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Element<'a> {
-    pub(super) tag: u8,
+pub(crate) struct Element<'a> {
+    pub(crate) tag: u8,
     /// The value alone.
-    pub(super) content: &'a [u8],
+    pub(crate) content: &'a [u8],
     /// Tag and length too.
-    pub(super) raw: &'a [u8],
+    pub(crate) raw: &'a [u8],
 }
 
 // === impl Reader ===
 
 impl<'a> Reader<'a> {
-    pub(super) fn new(bytes: &'a [u8]) -> Self {
+    pub(crate) fn new(bytes: &'a [u8]) -> Self {
         Self(bytes)
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
     /// The next element. `None` at the end and for anything but definite lengths in their shortest
     /// form, of one-byte tags.
-    pub(super) fn next(&mut self) -> Option<Element<'a>> {
+    pub(crate) fn next(&mut self) -> Option<Element<'a>> {
         let (&tag, rest) = self.0.split_first()?;
         if tag & 0x1f == 0x1f {
             return None;
@@ -72,23 +72,23 @@ impl<'a> Reader<'a> {
     }
 
     /// The next element, if it has this tag.
-    pub(super) fn expect(&mut self, tag: u8) -> Option<Element<'a>> {
+    pub(crate) fn expect(&mut self, tag: u8) -> Option<Element<'a>> {
         self.next().filter(|element| element.tag == tag)
     }
 
     /// The content of the next element as a reader, if it has this tag.
-    pub(super) fn enter(&mut self, tag: u8) -> Option<Reader<'a>> {
+    pub(crate) fn enter(&mut self, tag: u8) -> Option<Reader<'a>> {
         self.expect(tag).map(|element| Reader(element.content))
     }
 
     /// The bytes of a BIT STRING without unused bits.
-    pub(super) fn bits(&mut self) -> Option<&'a [u8]> {
+    pub(crate) fn bits(&mut self) -> Option<&'a [u8]> {
         self.expect(BIT_STRING)?.content.strip_prefix(&[0])
     }
 }
 
 /// One element: tag, length, the parts one after the other.
-pub(super) fn element(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
+pub(crate) fn element(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
     let length: usize = parts.iter().map(|part| part.len()).sum();
     let mut out = Vec::with_capacity(length + 6);
     out.push(tag);
@@ -109,12 +109,12 @@ pub(super) fn element(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
 }
 
 /// A SEQUENCE of elements.
-pub(super) fn sequence(parts: &[&[u8]]) -> Vec<u8> {
+pub(crate) fn sequence(parts: &[&[u8]]) -> Vec<u8> {
     element(SEQUENCE, parts)
 }
 
 /// A positive INTEGER from big-endian bytes.
-pub(super) fn positive_integer(bytes: &[u8]) -> Vec<u8> {
+pub(crate) fn positive_integer(bytes: &[u8]) -> Vec<u8> {
     let skip = bytes.iter().take_while(|byte| **byte == 0).count();
     let significant = bytes.get(skip..).unwrap_or_default();
     match significant.first() {
@@ -125,13 +125,13 @@ pub(super) fn positive_integer(bytes: &[u8]) -> Vec<u8> {
 }
 
 /// A BIT STRING of whole bytes.
-pub(super) fn bit_string(bytes: &[u8]) -> Vec<u8> {
+pub(crate) fn bit_string(bytes: &[u8]) -> Vec<u8> {
     element(BIT_STRING, &[&[0], bytes])
 }
 
 /// A `Time` (RFC 5280 §4.1.2.5): whole seconds, UTCTime up to 2049. `None` beyond the year 9999 and
 /// before 1950.
-pub(super) fn time(at: SystemTime) -> Option<Vec<u8>> {
+pub(crate) fn time(at: SystemTime) -> Option<Vec<u8>> {
     let seconds = at.duration_since(SystemTime::UNIX_EPOCH).ok()?.as_secs();
     let at = OffsetDateTime::from_unix_timestamp(i64::try_from(seconds).ok()?).ok()?;
     let (year, month, day) = at.to_calendar_date();
@@ -149,7 +149,7 @@ pub(super) fn time(at: SystemTime) -> Option<Vec<u8>> {
 }
 
 /// The time of a Unix timestamp, which a certificate may place before 1970.
-pub(super) fn from_timestamp(seconds: i64) -> Option<SystemTime> {
+pub(crate) fn from_timestamp(seconds: i64) -> Option<SystemTime> {
     let distance = Duration::from_secs(seconds.unsigned_abs());
     if seconds < 0 {
         SystemTime::UNIX_EPOCH.checked_sub(distance)
@@ -159,7 +159,7 @@ pub(super) fn from_timestamp(seconds: i64) -> Option<SystemTime> {
 }
 
 /// Lowercase hexadecimal digits.
-pub(super) fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write;
     bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
         // Writing to a String cannot fail.

@@ -7,12 +7,26 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use zeroize::{Zeroize, Zeroizing};
 
-use super::PkiError;
+/// Why a text is not taken. Never holds what stands in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PemError {
+    /// A block is damaged.
+    #[error("damaged PEM at line {line}: {problem}")]
+    Damaged {
+        /// Counted from 1.
+        line: usize,
+        /// What is wrong there.
+        problem: &'static str,
+    },
+    /// A private key that needs a passphrase.
+    #[error("the private key is encrypted; decrypt it first, as with openssl pkey")]
+    Encrypted,
+}
 
 /// One block whose label was asked for.
-pub(super) struct Block<'a> {
-    pub(super) label: &'a str,
-    pub(super) der: Zeroizing<Vec<u8>>,
+pub(crate) struct Block<'a> {
+    pub(crate) label: &'a str,
+    pub(crate) der: Zeroizing<Vec<u8>>,
 }
 
 const BEGIN: &str = "-----BEGIN ";
@@ -22,17 +36,17 @@ const LINE: usize = 64;
 
 /// The blocks whose label `wanted` accepts, decoded, in order. Text around blocks is ignored, and so
 /// is the content of other blocks; every block must be whole.
-pub(super) fn read<'a>(
+pub(crate) fn read<'a>(
     text: &'a str,
     wanted: impl Fn(&str) -> bool,
-) -> Result<Vec<Block<'a>>, PkiError> {
+) -> Result<Vec<Block<'a>>, PemError> {
     let mut blocks = Vec::new();
     let mut open: Option<&str> = None;
     let mut body = Zeroizing::new(String::new());
     let mut last = (0, "");
     for (index, line) in text.lines().enumerate() {
         let number = index + 1;
-        let at = |problem| PkiError::Pem { line: number, problem };
+        let at = |problem| PemError::Damaged { line: number, problem };
         let line = line.trim();
         last = (number, line);
         if line.starts_with(BEGIN.trim_end()) {
@@ -53,7 +67,7 @@ pub(super) fn read<'a>(
             if wanted(begun) {
                 if body.contains(':') {
                     return Err(match begun.ends_with("PRIVATE KEY") {
-                        true => PkiError::EncryptedKey,
+                        true => PemError::Encrypted,
                         false => at("headers inside a block are not supported"),
                     });
                 }
@@ -74,7 +88,7 @@ pub(super) fn read<'a>(
     let cut = open.is_some() || (text.starts_with('-') && BEGIN.starts_with(text));
     match cut {
         true => {
-            Err(PkiError::Pem { line, problem: "the file ends inside a block; it was cut off" })
+            Err(PemError::Damaged { line, problem: "the file ends inside a block; it was cut off" })
         }
         false => Ok(blocks),
     }
@@ -87,14 +101,14 @@ fn label<'a>(line: &'a str, prefix: &str) -> Option<&'a str> {
 }
 
 /// One block, lines of 64 characters. The text is wiped when it is dropped.
-pub(super) fn write(label: &str, der: &[u8]) -> Zeroizing<String> {
+pub(crate) fn write(label: &str, der: &[u8]) -> Zeroizing<String> {
     let mut text = Zeroizing::new(String::with_capacity(capacity(label, der)));
     write_to(&mut text, label, der);
     text
 }
 
 /// Appends one block.
-pub(super) fn write_to(text: &mut String, label: &str, der: &[u8]) {
+pub(crate) fn write_to(text: &mut String, label: &str, der: &[u8]) {
     text.reserve(capacity(label, der));
     text.push_str(BEGIN);
     text.push_str(label);
@@ -126,7 +140,7 @@ mod tests {
 
     use super::*;
 
-    fn all(text: &str) -> Result<Vec<Vec<u8>>, PkiError> {
+    fn all(text: &str) -> Result<Vec<Vec<u8>>, PemError> {
         Ok(read(text, |_| true)?.into_iter().map(|block| block.der.to_vec()).collect())
     }
 
@@ -151,7 +165,7 @@ mod tests {
             ("-----BEGIN A-----\nAQI\n-----END A-----\n", 3),
         ] {
             match all(text) {
-                Err(PkiError::Pem { line: found, .. }) => assert_eq!(found, line, "{text}"),
+                Err(PemError::Damaged { line: found, .. }) => assert_eq!(found, line, "{text}"),
                 other => panic!("{text}: {other:?}"),
             }
         }
@@ -160,7 +174,7 @@ mod tests {
     #[test]
     fn legacy_encryption_is_recognised() {
         let text = "-----BEGIN EC PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,00\n\nAQID\n-----END EC PRIVATE KEY-----\n";
-        assert_eq!(all(text), Err(PkiError::EncryptedKey));
+        assert_eq!(all(text), Err(PemError::Encrypted));
     }
 
     proptest! {

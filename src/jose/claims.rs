@@ -1,0 +1,66 @@
+//! Reading claims (JWT-SVID §3, RFC 7519 §4.1).
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde_json::{Map, Value};
+
+use super::JwtError;
+use crate::id::SpiffeId;
+
+/// The claims that mean something to us, and all of them.
+#[derive(Debug)]
+pub(super) struct Claims {
+    pub(super) id: SpiffeId,
+    pub(super) audience: Vec<String>,
+    pub(super) expires_at: SystemTime,
+    pub(super) not_before: Option<SystemTime>,
+    pub(super) issued_at: Option<SystemTime>,
+    pub(super) all: Map<String, Value>,
+}
+
+/// The end of the year 9999: no time is later.
+const LAST_SECOND: u64 = 253_402_300_799;
+
+// === impl Claims ===
+
+impl Claims {
+    pub(super) fn new(all: Map<String, Value>) -> Result<Self, JwtError> {
+        let id = all.get("sub").and_then(Value::as_str).and_then(|id| id.parse().ok());
+        Ok(Self {
+            id: id.ok_or(JwtError::Subject)?,
+            audience: audience(all.get("aud")).ok_or(JwtError::Audience)?,
+            expires_at: time(&all, "exp")?.ok_or(JwtError::NoExpiry)?,
+            not_before: time(&all, "nbf")?,
+            issued_at: time(&all, "iat")?,
+            all,
+        })
+    }
+}
+
+/// RFC 7519 §4.1.3: a string, or a list of them.
+fn audience(claim: Option<&Value>) -> Option<Vec<String>> {
+    let audience = match claim? {
+        Value::String(one) => vec![one.clone()],
+        Value::Array(several) => {
+            let strings = several.iter().map(|one| one.as_str().map(str::to_owned));
+            strings.collect::<Option<Vec<String>>>()?
+        }
+        _ => return None,
+    };
+    (!audience.is_empty()).then_some(audience)
+}
+
+/// RFC 7519 §2: a number of seconds, possibly with a fraction.
+fn time(all: &Map<String, Value>, claim: &'static str) -> Result<Option<SystemTime>, JwtError> {
+    let Some(value) = all.get(claim) else {
+        return Ok(None);
+    };
+    let since = match (value.as_u64(), value.as_f64()) {
+        (Some(seconds), _) if seconds <= LAST_SECOND => Some(Duration::from_secs(seconds)),
+        (None, Some(seconds)) if (0.0..=LAST_SECOND as f64).contains(&seconds) => {
+            Some(Duration::from_secs_f64(seconds))
+        }
+        _ => None,
+    };
+    since.map(|since| Some(UNIX_EPOCH + since)).ok_or(JwtError::Time { claim })
+}
