@@ -1,7 +1,13 @@
 //! What is served at the socket in every volume: one gRPC server for all of them. The accepting
 //! socket says whose a connection is.
 
+mod api;
+mod bundles;
 mod connection;
+mod entitlement;
+mod health;
+mod reflection;
 mod server;
+mod x509;
 
 pub use self::server::Server;

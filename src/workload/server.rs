@@ -2,12 +2,19 @@
 
 use std::io;
 
+use svid_csi_proto::workload::spiffe_workload_api_server::{SERVICE_NAME, SpiffeWorkloadApiServer};
 use tokio::sync::mpsc;
 use tokio_stream::{StreamExt, wrappers::ReceiverStream};
 use tokio_util::sync::CancellationToken;
-use tonic::service::Routes;
+use tonic::service::{Routes, interceptor::InterceptedService};
+use tonic_health::pb::health_server::HealthServer;
 
-use super::connection::Connection;
+use super::{
+    api::{WorkloadApi, check_header},
+    connection::Connection,
+    health::HealthService,
+    reflection,
+};
 use crate::{node::Arrival, sys::RewriteAuthority};
 
 /// Serves every connection to a volume's socket, whichever volume's it is. A handler finds the
@@ -21,9 +28,14 @@ pub struct Server {
 
 impl Server {
     /// Serves these connections; nothing is answered before [`Server::run`].
-    pub fn new(arrivals: mpsc::Receiver<Arrival>) -> Self {
-        let routes = Routes::builder();
-        Self { arrivals, routes: routes.routes() }
+    pub fn new(arrivals: mpsc::Receiver<Arrival>) -> Result<Self, tonic_reflection::server::Error> {
+        let api = SpiffeWorkloadApiServer::new(WorkloadApi::default());
+        let health = HealthService { services: vec![SERVICE_NAME] };
+        let mut routes = Routes::builder();
+        routes.add_service(InterceptedService::new(api, check_header));
+        routes.add_service(HealthServer::new(health));
+        reflection::add(&mut routes)?;
+        Ok(Self { arrivals, routes: routes.routes() })
     }
 
     /// Serves until `stop`, then finishes the calls under way. Streams end only once the node

@@ -190,7 +190,7 @@ async fn start(settings: Settings) -> Result<Started> {
     let health = SocketHealth::default();
     let server = Server::bind(server, node.clone(), health.clone())?;
     let arrivals = node.arrivals().context("somebody else serves the volumes' sockets")?;
-    let workloads = workload::Server::new(arrivals);
+    let workloads = workload::Server::new(arrivals)?;
     let checks = Arc::new(Checks {
         live: {
             let node = node.clone();
