@@ -1,8 +1,10 @@
 //! The command line: arguments become configuration, configuration becomes wiring.
 
 mod ca;
+mod channel;
 mod controller;
 mod demo;
+mod fetch;
 mod inspect;
 mod node;
 mod output;
@@ -36,6 +38,8 @@ enum Command {
     Controller(Box<controller::ControllerArgs>),
     /// Look at the controller's CA, rotate it, or act when a key is stolen or lost.
     Ca(ca::CaArgs),
+    /// Ask a volume's socket, by the SPIFFE Workload API, for SVIDs and bundles.
+    Fetch(fetch::FetchArgs),
     /// Show a volume, certificate, chain, trust bundle or key, and whether it is good.
     Inspect(inspect::InspectArgs),
     Demo(demo::DemoArgs),
@@ -77,6 +81,7 @@ pub fn main() -> ExitCode {
         Command::Node(args) => node::run(*args),
         Command::Controller(args) => controller::run(*args),
         Command::Ca(args) => ca::run(args, &SystemClock),
+        Command::Fetch(args) => fetch::run(args, &SystemClock),
         Command::Inspect(args) => inspect::run(args, &SystemClock),
         Command::Demo(args) => demo::run(&args),
         Command::Policy(args) => policy::run(args, &SystemClock),

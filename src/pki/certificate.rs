@@ -448,6 +448,24 @@ pub fn certificates_from_pem(text: &str) -> Result<Vec<Certificate>, PkiError> {
         .collect()
 }
 
+/// DER certificates one after the other with nothing between them, as the Workload API sends chains
+/// and bundles; at least one.
+pub fn certificates_from_der(der: &[u8]) -> Result<Vec<Certificate>, PkiError> {
+    let mut reader = Reader::new(der);
+    let mut certificates = Vec::new();
+    while !reader.is_empty() {
+        let index = certificates.len() + 1;
+        let one = reader.expect(SEQUENCE).map(|element| Certificate::from_der(element.raw));
+        let one = one.unwrap_or(Err(PkiError::Certificate { problem: "it is not DER" }));
+        certificates
+            .push(one.map_err(|source| PkiError::InFile { index, source: Box::new(source) })?);
+    }
+    match certificates.is_empty() {
+        true => Err(PkiError::Certificate { problem: "there is none" }),
+        false => Ok(certificates),
+    }
+}
+
 /// PEM blocks in order.
 pub fn certificates_to_pem(certificates: &[Certificate]) -> String {
     let mut text = String::new();

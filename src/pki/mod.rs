@@ -22,7 +22,8 @@ mod tests;
 pub use authority::{Authority, AuthorityError, IssueError};
 pub use bundle::{BundleError, TrustBundle};
 pub use certificate::{
-    Certificate, ExtendedKeyUsage, KeyUsage, certificates_from_pem, certificates_to_pem,
+    Certificate, ExtendedKeyUsage, KeyUsage, certificates_from_der, certificates_from_pem,
+    certificates_to_pem,
 };
 pub use csr::{Csr, CsrError};
 pub use dns_name::{DnsName, DnsNameError};

@@ -19,6 +19,7 @@ mod crash;
 mod csr;
 mod demo;
 mod dropped;
+mod fetch;
 mod in_process;
 mod inspect;
 mod invariants;

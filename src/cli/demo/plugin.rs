@@ -9,7 +9,6 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use hyper_util::rt::TokioIo;
 use svid_csi_proto::{
     csi::v1::{
         NodeGetVolumeStatsRequest, ProbeRequest, identity_client::IdentityClient,
@@ -19,18 +18,11 @@ use svid_csi_proto::{
         InfoRequest, RegistrationStatus, registration_client::RegistrationClient,
     },
 };
-use tokio::{
-    net::UnixStream,
-    time::{Instant, sleep},
-};
-use tonic::{
-    Status,
-    transport::{Channel, Endpoint, Uri},
-};
-use tower::service_fn;
+use tokio::time::{Instant, sleep};
+use tonic::{Status, transport::Channel};
 
 use super::{DRIVER, TRUST_DOMAIN, pod::Pod, process::Process};
-use crate::sys::socket;
+use crate::cli::channel;
 
 /// How long the plugin may take to start, to answer and to end.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -57,7 +49,7 @@ impl Plugin {
             if let Some(status) = process.ended()? {
                 bail!("the node plugin ended by itself with {status}");
             }
-            if let Ok(channel) = connect(csi_socket(&kubelet)).await {
+            if let Ok(channel) = channel::unix(csi_socket(&kubelet), PATIENCE).await {
                 let mut identity = IdentityClient::new(channel.clone());
                 if identity.probe(ProbeRequest {}).await.is_ok() {
                     return Ok(Self { process, took: began.elapsed(), kubelet, channel });
@@ -75,7 +67,7 @@ impl Plugin {
     /// Registers it as kubelet's plugin watcher does: where it serves CSI.
     pub(super) async fn register(&self) -> Result<PathBuf> {
         let socket = self.kubelet.join(format!("plugins_registry/{DRIVER}-reg.sock"));
-        let mut client = RegistrationClient::new(connect(socket).await?);
+        let mut client = RegistrationClient::new(channel::unix(socket, PATIENCE).await?);
         let info = client.get_info(InfoRequest {}).await.map_err(told)?;
         let info = info.into_inner();
         ensure!(
@@ -162,21 +154,6 @@ fn command(root: &Path) -> Result<Command> {
 
 pub(super) fn csi_socket(kubelet: &Path) -> PathBuf {
     kubelet.join("plugins").join(DRIVER).join("csi.sock")
-}
-
-async fn connect(path: PathBuf) -> Result<Channel> {
-    let connector = service_fn(move |_: Uri| {
-        let path = path.clone();
-        async move {
-            let stream = socket::connect(&path)?;
-            stream.set_nonblocking(true)?;
-            Ok::<_, std::io::Error>(TokioIo::new(UnixStream::from_std(stream)?))
-        }
-    });
-    Ok(Endpoint::from_static("http://localhost")
-        .timeout(PATIENCE)
-        .connect_with_connector(connector)
-        .await?)
 }
 
 fn told(status: Status) -> anyhow::Error {

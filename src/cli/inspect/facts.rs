@@ -11,15 +11,15 @@ use crate::volume::{PodInfo, RecordState};
 /// A certificate, the first of its chain.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Svid {
+pub(in crate::cli) struct Svid {
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) spiffe_id: Option<String>,
-    pub(super) serial: String,
+    pub(in crate::cli) spiffe_id: Option<String>,
+    pub(in crate::cli) serial: String,
     #[serde(skip_serializing_if = "String::is_empty")]
     pub(super) subject: String,
     pub(super) issuer: String,
     pub(super) not_before: Moment,
-    pub(super) not_after: Moment,
+    pub(in crate::cli) not_after: Moment,
     /// Negative once it has expired.
     pub(super) expires_in_seconds: i64,
     pub(super) key_algorithm: String,
@@ -66,20 +66,20 @@ pub(super) struct Key {
 /// A trust bundle.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Bundle {
+pub(in crate::cli) struct Bundle {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) trust_domain: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) sequence: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) refresh_hint_seconds: Option<u64>,
-    pub(super) authorities: Vec<Authority>,
+    pub(in crate::cli) authorities: Vec<Authority>,
 }
 
 /// A CA of a bundle.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Authority {
+pub(in crate::cli) struct Authority {
     pub(super) subject: String,
     pub(super) serial: String,
     pub(super) not_before: Moment,

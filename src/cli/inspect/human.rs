@@ -14,7 +14,7 @@ use crate::volume::RecordState;
 const MANY: usize = 8;
 
 /// All of it, as lines.
-pub(super) fn render(report: &Report, style: Style) -> String {
+pub(in crate::cli) fn render(report: &Report, style: Style) -> String {
     let now = report.checked_at.0;
     let results = report.results.iter();
     let screens: Vec<String> = results.map(|result| screen(result, now, style)).collect();
@@ -102,6 +102,13 @@ fn rows(result: &Inspected, now: SystemTime) -> Vec<Row> {
     if let Some(bundle) = &result.bundle {
         authorities(&mut rows, bundle, now);
     }
+    if let Some(delivered) = &result.delivered {
+        rows.extend(delivered.hint.clone().map(|hint| ("hint", hint)));
+        federated(&mut rows, delivered.federated.keys());
+        for key in &delivered.jwt_keys {
+            rows.push(("JWT key", key.to_string()));
+        }
+    }
     if let Some(volume) = &result.volume {
         self::volume(&mut rows, volume, now);
     }
@@ -165,15 +172,7 @@ fn authorities(rows: &mut Vec<Row>, bundle: &Bundle, now: SystemTime) {
 }
 
 fn volume(rows: &mut Vec<Row>, volume: &Volume, now: SystemTime) {
-    if !volume.federated.is_empty() {
-        let mut names = volume.federated.clone();
-        let more = names.len().saturating_sub(MANY);
-        names.truncate(MANY);
-        if more > 0 {
-            names.push(format!("and {more} more"));
-        }
-        rows.push(("federated", names.join(", ")));
-    }
+    federated(rows, volume.federated.iter());
     rows.extend(volume.layout.map(|layout| ("layout", layout.to_owned())));
     if let Some(set) = &volume.set {
         let number = set.sequence.map(|number| format!("number {number}, "));
@@ -191,6 +190,17 @@ fn volume(rows: &mut Vec<Row>, volume: &Volume, now: SystemTime) {
         rows.push(("mount", text));
     }
     rows.push(("directory", volume.directory.to_string()));
+}
+
+fn federated<'a>(rows: &mut Vec<Row>, trust_domains: impl ExactSizeIterator<Item = &'a String>) {
+    let more = trust_domains.len().saturating_sub(MANY);
+    let mut names: Vec<String> = trust_domains.take(MANY).cloned().collect();
+    if more > 0 {
+        names.push(format!("and {more} more"));
+    }
+    if !names.is_empty() {
+        rows.push(("federated", names.join(", ")));
+    }
 }
 
 /// Files that have one owner and mode share a row.

@@ -2,6 +2,7 @@
 //! good.
 
 mod content;
+mod delivered;
 mod directory;
 mod facts;
 mod file;
@@ -25,12 +26,13 @@ use std::{
 use anyhow::Result;
 use clap::Args;
 
-pub(super) use self::style::clean;
-use self::{
-    judge::Against,
+use self::judge::Against;
+pub(super) use self::{
+    delivered::{Delivered, SecretPem, delivered_bundle, delivered_svid},
+    human::render,
     moment::Moment,
-    report::{Inspected, Report},
-    style::Style,
+    report::{Inspected, Report, Status},
+    style::{Style, clean},
 };
 use super::{
     UsageError,
@@ -96,7 +98,7 @@ pub(super) fn run(args: InspectArgs, clock: &dyn Clock) -> Result<ExitCode> {
         OutputFormat::Json => print(&format!("{}\n", serde_json::to_string_pretty(&report)?))?,
         OutputFormat::Text => {
             let style = Style::of(stdout().is_terminal(), |name| std::env::var_os(name));
-            print(&human::render(&report, style))?;
+            print(&render(&report, style))?;
         }
     }
     Ok(ExitCode::from(report.status.code()))

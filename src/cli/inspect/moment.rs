@@ -7,7 +7,7 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339, macros::form
 
 /// An instant. In JSON by RFC 3339; for people in UTC to the second.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Moment(pub(super) SystemTime);
+pub(in crate::cli) struct Moment(pub(in crate::cli) SystemTime);
 
 // === impl Moment ===
 
@@ -22,7 +22,7 @@ impl Moment {
     }
 
     /// `2026-11-03 10:00:00Z`
-    pub(super) fn for_people(self) -> String {
+    pub(in crate::cli) fn for_people(self) -> String {
         let form = format_description!("[year]-[month]-[day] [hour]:[minute]:[second]Z");
         self.date()
             .and_then(|date| date.format(form).ok())
@@ -30,7 +30,7 @@ impl Moment {
     }
 
     /// Whole seconds from `now`, negative for the past.
-    pub(super) fn seconds_from(self, now: SystemTime) -> i64 {
+    pub(in crate::cli) fn seconds_from(self, now: SystemTime) -> i64 {
         let whole = |span: Duration| i64::try_from(span.as_secs()).unwrap_or(i64::MAX);
         match self.0.duration_since(now) {
             Ok(ahead) => whole(ahead),
@@ -39,7 +39,7 @@ impl Moment {
     }
 
     /// `in 42m 10s`, `3m 2s ago`, `just now`
-    pub(super) fn relative(self, now: SystemTime) -> String {
+    pub(in crate::cli) fn relative(self, now: SystemTime) -> String {
         match self.0.duration_since(now) {
             Ok(ahead) if ahead < Duration::from_secs(1) => "just now".to_owned(),
             Ok(ahead) => format!("in {}", span(ahead)),

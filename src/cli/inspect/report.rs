@@ -4,6 +4,7 @@
 use serde::Serialize;
 
 use super::{
+    delivered::Delivered,
     facts::{Bundle, Chain, Entry, Key, Svid, Volume},
     moment::Moment,
 };
@@ -11,16 +12,16 @@ use super::{
 /// Everything that was looked at.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Report {
-    pub(super) status: Status,
+pub(in crate::cli) struct Report {
+    pub(in crate::cli) status: Status,
     pub(super) checked_at: Moment,
-    pub(super) results: Vec<Inspected>,
+    pub(in crate::cli) results: Vec<Inspected>,
 }
 
 /// Good or bad; the worst of several counts. Decides the exit status.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) enum Status {
+pub(in crate::cli) enum Status {
     /// Nothing is wrong.
     #[default]
     Ok,
@@ -47,33 +48,35 @@ pub(super) enum Kind {
 /// One path.
 #[derive(Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Inspected {
+pub(in crate::cli) struct Inspected {
     pub(super) path: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) kind: Option<Kind>,
-    pub(super) status: Status,
+    pub(in crate::cli) status: Status,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) svid: Option<Svid>,
+    pub(in crate::cli) svid: Option<Svid>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) chain: Option<Chain>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) key: Option<Key>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) bundle: Option<Bundle>,
+    pub(in crate::cli) bundle: Option<Bundle>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) volume: Option<Volume>,
+    #[serde(flatten)]
+    pub(in crate::cli) delivered: Option<Delivered>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) files: Vec<Entry>,
-    pub(super) problems: Vec<Problem>,
+    pub(in crate::cli) problems: Vec<Problem>,
 }
 
 /// What is wrong, and what to do.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Problem {
+pub(in crate::cli) struct Problem {
     pub(super) severity: Severity,
     pub(super) code: Code,
-    pub(super) message: String,
+    pub(in crate::cli) message: String,
     pub(super) action: String,
 }
 
@@ -117,7 +120,7 @@ pub(super) enum Code {
 // === impl Report ===
 
 impl Report {
-    pub(super) fn new(checked_at: Moment, results: Vec<Inspected>) -> Self {
+    pub(in crate::cli) fn new(checked_at: Moment, results: Vec<Inspected>) -> Self {
         Self {
             status: results.iter().map(|r| r.status).max().unwrap_or_default(),
             checked_at,

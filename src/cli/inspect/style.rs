@@ -4,7 +4,7 @@ use std::ffi::OsString;
 
 /// Whether to use colours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Style {
+pub(in crate::cli) struct Style {
     pub(super) colour: bool,
 }
 
@@ -21,7 +21,7 @@ pub(super) enum Tone {
 
 impl Style {
     /// Colours on a terminal, unless NO_COLOR (no-color.org) or TERM says otherwise.
-    pub(super) fn of(terminal: bool, variable: impl Fn(&str) -> Option<OsString>) -> Self {
+    pub(in crate::cli) fn of(terminal: bool, variable: impl Fn(&str) -> Option<OsString>) -> Self {
         let refused = variable("NO_COLOR").is_some_and(|value| !value.is_empty())
             || variable("TERM").is_some_and(|value| value == "dumb");
         Self { colour: terminal && !refused }

@@ -1,0 +1,28 @@
+//! gRPC over sockets of this machine.
+
+use std::{io, path::PathBuf, time::Duration};
+
+use hyper_util::rt::TokioIo;
+use tokio::{net::UnixStream, task};
+use tonic::transport::{Channel, Endpoint, Error, Uri};
+use tower::service_fn;
+
+use crate::sys::socket;
+
+/// Connects to a Unix socket at a path of any length. Each call may take so long.
+pub(super) async fn unix(path: PathBuf, patience: Duration) -> Result<Channel, Error> {
+    let connector = service_fn(move |_: Uri| {
+        let path = path.clone();
+        async move {
+            // It blocks while the other side's backlog is full.
+            let stream = task::spawn_blocking(move || socket::connect(&path));
+            let stream = stream.await.map_err(io::Error::other)??;
+            stream.set_nonblocking(true)?;
+            Ok::<_, io::Error>(TokioIo::new(UnixStream::from_std(stream)?))
+        }
+    });
+    Endpoint::from_static("http://localhost")
+        .timeout(patience)
+        .connect_with_connector(connector)
+        .await
+}
