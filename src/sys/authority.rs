@@ -2,81 +2,116 @@
 //!
 //! gRPC in Go, which kubelet uses, and in C, when they dial a path, send it percent-encoded as
 //! `:authority`. `h2` takes that for no authority and resets the stream with PROTOCOL_ERROR, so
-//! that kubelet could neither register us nor call us. What a client calls a Unix socket means
-//! nothing to us: on the way in, the value of each literal `:authority` becomes one byte.
+//! that kubelet could neither register us nor call us, and no Python application either. What a
+//! client calls a Unix socket means nothing to us: on the way in, the value of each literal
+//! `:authority` becomes one byte. All else passes as it is, to the byte.
+//!
+//! What is read goes straight into the reader's buffer and is rewritten there; only a frame with
+//! header fields that comes in pieces is held until it is whole, in 16 KiB at most. An idle
+//! connection holds no memory.
 
+mod frames;
 mod header_block;
 
 use std::{
     io::{self, IoSlice},
     pin::Pin,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    task::coop,
+    time::{Instant, Sleep, sleep_until},
+};
 use tonic::transport::server::Connected;
 
-/// What a client sends first (RFC 9113 §3.4).
-const PREFACE: usize = 24;
-/// Length, type, flags, stream (RFC 9113 §4.1).
-const HEADER: usize = 9;
-const HEADERS: u8 = 0x1;
-/// The longest frame that `h2` accepts unless told otherwise; it refuses longer ones itself.
-const MAX_FRAME: usize = 16_384;
-const CHUNK: usize = 8192;
+use self::frames::{Frames, Walked};
 
-/// A connection whose incoming `:authority` is rewritten.
+/// How long a client may take for its preface, SETTINGS included.
+const OPENING: Duration = Duration::from_secs(10);
+/// So many frames cost as much of a task's turn as one read: other tasks have theirs after some
+/// thousand frames.
+const FRAMES_PER_UNIT: usize = 8;
+/// What is held of a frame at first, in bytes; more as more of it comes.
+const LITTLE: usize = 256;
+
+/// A connection whose incoming `:authority` is rewritten, and which fails with
+/// [`io::ErrorKind::TimedOut`] if the client's preface (RFC 9113 §3.4) is not whole after 10 s.
 #[derive(Debug)]
 pub struct RewriteAuthority<I> {
     io: I,
-    /// How many of the next bytes pass unseen: the preface, or what is not a HEADERS frame.
-    pass: usize,
-    /// No HEADERS frame that `h2` would take can follow.
-    verbatim: bool,
-    /// Received, and not yet a whole frame header or HEADERS frame.
-    raw: Vec<u8>,
-    /// To be handed on.
-    out: Vec<u8>,
-    handed: usize,
+    frames: Frames,
+    held: Held,
+    opening: Option<Opening>,
+}
+
+/// A frame that must be seen whole.
+#[derive(Debug, Default)]
+struct Held {
+    /// Longer than what it holds while more is to come.
+    bytes: Vec<u8>,
+    /// How many bytes of it came.
+    filled: usize,
+    /// How many were handed on, once all came.
+    handed: Option<usize>,
+}
+
+/// The client has not sent its preface yet.
+#[derive(Debug)]
+struct Opening {
+    until: Instant,
+    /// Made once there is something to wait for.
+    timer: Option<Pin<Box<Sleep>>>,
 }
 
 // === impl RewriteAuthority ===
 
 impl<I> RewriteAuthority<I> {
-    /// Wraps a connection of which nothing has been read yet.
+    /// Wraps a connection of which nothing has been read yet. The client's time begins now.
     pub fn new(io: I) -> Self {
-        let (raw, out) = (Vec::new(), Vec::new());
-        Self { io, pass: PREFACE, verbatim: false, raw, out, handed: 0 }
+        let opening = Opening { until: Instant::now() + OPENING, timer: None };
+        Self { io, frames: Frames::new(), held: Held::default(), opening: Some(opening) }
+    }
+}
+
+impl<I: AsyncRead + Unpin> RewriteAuthority<I> {
+    /// Reads, and watches the clock until the preface has come.
+    fn read(
+        io: &mut I,
+        opening: &mut Option<Opening>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let Some(waited) = opening else {
+            return Pin::new(io).poll_read(context, buffer);
+        };
+        // The timer alone would not do: a client that floods leaves it no turn.
+        if Instant::now() >= waited.until {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        let read = Pin::new(io).poll_read(context, buffer);
+        if read.is_pending() {
+            let until = waited.until;
+            let timer = waited.timer.get_or_insert_with(|| Box::pin(sleep_until(until)));
+            if timer.as_mut().poll(context).is_ready() {
+                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+            }
+        }
+        read
     }
 
-    /// Moves what is whole from `raw` to `out`.
-    fn pump(&mut self) {
-        let mut rest = self.raw.as_slice();
-        loop {
-            let passing = if self.verbatim { rest.len() } else { self.pass.min(rest.len()) };
-            let (passed, after) = rest.split_at(passing);
-            self.out.extend_from_slice(passed);
-            self.pass = self.pass.saturating_sub(passing);
-            rest = after;
-            let Some(&[a, b, c, kind, ..]) = rest.first_chunk::<HEADER>() else { break };
-            let length = u32::from_be_bytes([0, a, b, c]) as usize;
-            if length > MAX_FRAME {
-                self.verbatim = true;
-                continue;
-            }
-            if kind != HEADERS {
-                self.pass = HEADER + length;
-                continue;
-            }
-            let Some((frame, after)) = rest.split_at_checked(HEADER + length) else { break };
-            match header_block::rewritten(frame) {
-                Some(frame) => self.out.extend_from_slice(&frame),
-                None => self.out.extend_from_slice(frame),
-            }
-            rest = after;
+    fn walked(&mut self, context: &mut Context<'_>, frames: usize) {
+        if self.opening.is_some() && self.frames.opened() {
+            self.opening = None;
         }
-        let done = self.raw.len() - rest.len();
-        self.raw.drain(..done);
+        for _ in 0..frames / FRAMES_PER_UNIT {
+            match coop::poll_proceed(context) {
+                Poll::Ready(unit) => unit.made_progress(),
+                Poll::Pending => break,
+            }
+        }
     }
 }
 
@@ -91,29 +126,40 @@ impl<I: AsyncRead + Unpin> AsyncRead for RewriteAuthority<I> {
             return Poll::Ready(Ok(()));
         }
         loop {
-            let ready = me.out.get(me.handed..).unwrap_or_default();
-            if !ready.is_empty() {
-                let some = ready.get(..buffer.remaining()).unwrap_or(ready);
-                buffer.put_slice(some);
-                me.handed += some.len();
-                if me.handed == me.out.len() {
-                    me.out.clear();
-                    me.handed = 0;
-                }
+            if me.held.hand_on(buffer) {
                 return Poll::Ready(Ok(()));
             }
-            let mut chunk = [0; CHUNK];
-            let mut read = ReadBuf::new(&mut chunk);
-            ready!(Pin::new(&mut me.io).poll_read(context, &mut read))?;
-            if read.filled().is_empty() {
-                if me.raw.is_empty() {
+            if me.held.filled == 0 {
+                let before = buffer.filled().len();
+                ready!(Self::read(&mut me.io, &mut me.opening, context, buffer))?;
+                let read = buffer.filled_mut().get_mut(before..).unwrap_or_default();
+                if read.is_empty() {
                     return Poll::Ready(Ok(()));
                 }
-                // The client hung up within a frame; what came is `h2`'s to judge.
-                me.verbatim = true;
+                let Walked { done, rest, frames } = me.frames.walk(read);
+                me.held.begin(read.get(rest..).unwrap_or_default());
+                buffer.set_filled(before + done);
+                me.walked(context, frames);
+                if done > 0 {
+                    return Poll::Ready(Ok(()));
+                }
+            } else {
+                let mut room = ReadBuf::new(me.held.room());
+                ready!(Self::read(&mut me.io, &mut me.opening, context, &mut room))?;
+                let read = room.filled().len();
+                if read == 0 {
+                    // The client hung up within a frame; what came is `h2`'s to judge.
+                    me.frames.give_up();
+                }
+                me.held.filled += read;
+                if read == 0 || me.held.is_whole() {
+                    let came = me.held.bytes.get_mut(..me.held.filled).unwrap_or_default();
+                    let Walked { done, rest, frames } = me.frames.walk(came);
+                    debug_assert_eq!(rest, me.held.filled, "a whole frame is left");
+                    (me.held.filled, me.held.handed) = (done, Some(0));
+                    me.walked(context, frames);
+                }
             }
-            me.raw.extend_from_slice(read.filled());
-            me.pump();
         }
     }
 }
@@ -153,6 +199,52 @@ impl<I: Connected> Connected for RewriteAuthority<I> {
 
     fn connect_info(&self) -> Self::ConnectInfo {
         self.io.connect_info()
+    }
+}
+
+// === impl Held ===
+
+impl Held {
+    /// Hands on what came, if all did; false if there is nothing to hand on.
+    fn hand_on(&mut self, buffer: &mut ReadBuf<'_>) -> bool {
+        let Some(handed) = self.handed else { return false };
+        let ready = self.bytes.get(handed..self.filled).unwrap_or_default();
+        let some = ready.get(..buffer.remaining()).unwrap_or(ready);
+        buffer.put_slice(some);
+        let handed = handed + some.len();
+        if handed == self.filled {
+            *self = Self::default();
+        } else {
+            self.handed = Some(handed);
+        }
+        true
+    }
+
+    fn begin(&mut self, bytes: &[u8]) {
+        if !bytes.is_empty() {
+            *self = Self { bytes: bytes.to_vec(), filled: bytes.len(), handed: None };
+        }
+    }
+
+    /// How much must be seen together, as far as it is known.
+    fn wanted(&self) -> usize {
+        Frames::whole(self.bytes.get(..self.filled).unwrap_or_default())
+    }
+
+    fn is_whole(&self) -> bool {
+        self.filled >= self.wanted()
+    }
+
+    /// Where more of the frame goes, and nothing after it.
+    fn room(&mut self) -> &mut [u8] {
+        let wanted = self.wanted();
+        if self.bytes.len() == self.filled {
+            let more = wanted.min((2 * self.filled).max(LITTLE));
+            self.bytes.reserve_exact(more - self.filled);
+            self.bytes.resize(more, 0);
+        }
+        let end = wanted.min(self.bytes.len());
+        self.bytes.get_mut(self.filled..end).unwrap_or_default()
     }
 }
 
