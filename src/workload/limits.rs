@@ -12,7 +12,7 @@ use tonic::transport::Server;
 /// `max_decoding_message_size`. Beyond it a call fails with OUT_OF_RANGE.
 ///
 /// The longest that make sense are a token to validate and a list of audiences.
-pub const MAX_MESSAGE: usize = 64 * 1024;
+pub(super) const MAX_MESSAGE: usize = 64 * 1024;
 
 /// Calls at the same time on one connection; RFC 9113 §6.5.2 wants 100 at least.
 const STREAMS: u32 = 100;
@@ -32,7 +32,7 @@ const ANSWER: Duration = Duration::from_secs(30);
 
 /// `server` with these limits. The frame size stays at its default: `sys::RewriteAuthority` counts
 /// on it. There is no keepalive: on a Unix socket the kernel tells of a peer that is gone.
-pub fn limited<L>(server: Server<L>) -> Server<L> {
+pub(super) fn limited<L>(server: Server<L>) -> Server<L> {
     server
         .max_concurrent_streams(STREAMS)
         .http2_max_header_list_size(HEADER_LIST)

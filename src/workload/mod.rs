@@ -6,6 +6,7 @@ mod bundles;
 mod connection;
 mod entitlement;
 mod health;
+mod limits;
 mod reflection;
 mod server;
 mod x509;

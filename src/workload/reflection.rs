@@ -4,10 +4,12 @@ use svid_csi_proto::workload::DESCRIPTORS;
 use tonic::service::RoutesBuilder;
 use tonic_reflection::server::{Builder, Error};
 
+use super::limits::MAX_MESSAGE;
+
 /// Adds reflection, v1 and the older v1alpha. Both tell of the same services.
 pub(super) fn add(routes: &mut RoutesBuilder) -> Result<(), Error> {
-    routes.add_service(builder().build_v1()?);
-    routes.add_service(builder().build_v1alpha()?);
+    routes.add_service(builder().build_v1()?.max_decoding_message_size(MAX_MESSAGE));
+    routes.add_service(builder().build_v1alpha()?.max_decoding_message_size(MAX_MESSAGE));
     Ok(())
 }
 

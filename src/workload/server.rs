@@ -13,6 +13,7 @@ use super::{
     api::{WorkloadApi, check_header},
     connection::Connection,
     health::HealthService,
+    limits::{MAX_MESSAGE, limited},
     reflection,
 };
 use crate::{node::Arrival, sys::RewriteAuthority};
@@ -29,11 +30,12 @@ pub struct Server {
 impl Server {
     /// Serves these connections; nothing is answered before [`Server::run`].
     pub fn new(arrivals: mpsc::Receiver<Arrival>) -> Result<Self, tonic_reflection::server::Error> {
-        let api = SpiffeWorkloadApiServer::new(WorkloadApi::default());
+        let api = SpiffeWorkloadApiServer::new(WorkloadApi::default())
+            .max_decoding_message_size(MAX_MESSAGE);
         let health = HealthService { services: vec![SERVICE_NAME] };
         let mut routes = Routes::builder();
         routes.add_service(InterceptedService::new(api, check_header));
-        routes.add_service(HealthServer::new(health));
+        routes.add_service(HealthServer::new(health).max_decoding_message_size(MAX_MESSAGE));
         reflection::add(&mut routes)?;
         Ok(Self { arrivals, routes: routes.routes() })
     }
@@ -43,7 +45,7 @@ impl Server {
     pub async fn run(self, stop: CancellationToken) -> Result<(), tonic::transport::Error> {
         let incoming = ReceiverStream::new(self.arrivals)
             .map(|arrival| Ok::<_, io::Error>(RewriteAuthority::new(Connection::from(arrival))));
-        tonic::transport::Server::builder()
+        limited(tonic::transport::Server::builder())
             .add_routes(self.routes)
             .serve_with_incoming_shutdown(incoming, stop.cancelled_owned())
             .await

@@ -1,6 +1,9 @@
 //! A client of which every byte is a choice within the standard.
 
-use super::encoder::{Choice, Encoder, Field};
+use super::{
+    encoder::{Choice, Encoder, Field},
+    far_side::Request,
+};
 
 const DATA: u8 = 0x0;
 const HEADERS: u8 = 0x1;
@@ -48,10 +51,7 @@ pub(crate) fn preface() -> Vec<u8> {
 }
 
 /// Some requests, as bytes and as they must arrive.
-pub(crate) fn requests(
-    count: u32,
-    choose: &mut Choice<'_>,
-) -> (Vec<u8>, Vec<Vec<(String, Vec<u8>)>>) {
+pub(crate) fn requests(count: u32, choose: &mut Choice<'_>) -> (Vec<u8>, Vec<Request>) {
     let mut encoder = Encoder::new();
     let (mut bytes, mut wanted) = (preface(), Vec::new());
     for number in 0..count {
@@ -64,7 +64,7 @@ pub(crate) fn requests(
 }
 
 /// How a request with these fields must arrive.
-pub(crate) fn arriving(fields: &[Field]) -> Vec<(String, Vec<u8>)> {
+pub(crate) fn arriving(fields: &[Field]) -> Request {
     let fields = fields.iter().filter(|(name, _)| name != b":scheme");
     let mut fields: Vec<_> = fields
         .map(|(name, value)| match &name[..] {
