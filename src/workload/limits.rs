@@ -4,8 +4,6 @@
 //! Whatever exceeds a limit here is answered as HTTP/2 has it (RFC 9113 §7): the stream is refused
 //! or reset, or the connection ends with ENHANCE_YOUR_CALM.
 
-use std::time::Duration;
-
 use tonic::transport::Server;
 
 /// The longest message in bytes that a client may send; every service gets it as its
@@ -26,10 +24,6 @@ const WINDOW: u32 = 65_535;
 const TAKEN_BACK: usize = 20;
 /// Calls of a connection that we reset because the client broke the protocol.
 const RESET: usize = 100;
-/// How long a call may take to its answer's first byte, its request's end included. A stream's
-/// messages may follow for as long as they like.
-const ANSWER: Duration = Duration::from_secs(30);
-
 /// `server` with these limits. The frame size stays at its default: `sys::RewriteAuthority` counts
 /// on it. There is no keepalive: on a Unix socket the kernel tells of a peer that is gone.
 pub(super) fn limited<L>(server: Server<L>) -> Server<L> {
@@ -40,5 +34,4 @@ pub(super) fn limited<L>(server: Server<L>) -> Server<L> {
         .initial_connection_window_size(WINDOW)
         .http2_max_pending_accept_reset_streams(Some(TAKEN_BACK))
         .http2_max_local_error_reset_streams(Some(RESET))
-        .timeout(ANSWER)
 }
