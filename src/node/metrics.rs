@@ -217,6 +217,11 @@ impl Metrics {
         r.register("build", "The running build", version);
     }
 
+    /// Where other parts of the node plugin add what they count.
+    pub fn registry(&mut self) -> &mut Registry {
+        &mut self.registry
+    }
+
     /// Shows all of it in the OpenMetrics text format.
     pub fn encode(&self) -> Result<String, std::fmt::Error> {
         let mut buffer = String::new();

@@ -1,18 +1,28 @@
 //! One connection to a volume's socket.
+//!
+//! When the volume is served no longer every call on it ends, and soon after that the connection,
+//! whatever its client does.
 
 use std::{
+    future::Future,
     io::{self, IoSlice},
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::UnixStream,
+    time::{Sleep, sleep},
 };
+use tokio_util::sync::WaitForCancellationFutureOwned;
 use tonic::transport::server::Connected;
 
 use crate::node::{Arrival, Workload};
+
+/// How long a client has to take the status of its calls.
+const GRACE: Duration = Duration::from_secs(1);
 
 /// A connection that knows whose it is: every request on it finds its [`Workload`] among its
 /// extensions.
@@ -20,6 +30,18 @@ use crate::node::{Arrival, Workload};
 pub(super) struct Connection {
     stream: UnixStream,
     workload: Workload,
+    end: End,
+}
+
+/// How far a connection is from its end.
+#[derive(Debug)]
+enum End {
+    /// The volume is served.
+    Open(Pin<Box<WaitForCancellationFutureOwned>>),
+    /// It is not; what was answered is still on its way.
+    Near(Pin<Box<Sleep>>),
+    /// Nothing is read or written any more.
+    Here,
 }
 
 // === impl Connection ===
@@ -27,7 +49,15 @@ pub(super) struct Connection {
 impl From<Arrival> for Connection {
     fn from(arrival: Arrival) -> Self {
         let Arrival { stream, workload, .. } = arrival;
-        Self { stream, workload }
+        let end = End::Open(Box::pin(workload.closing().clone().cancelled_owned()));
+        Self { stream, workload, end }
+    }
+}
+
+impl Connection {
+    /// The stream, unless this is the end.
+    fn open(&mut self, context: &mut Context<'_>) -> Option<Pin<&mut UnixStream>> {
+        self.end.poll(context).is_pending().then(|| Pin::new(&mut self.stream))
     }
 }
 
@@ -45,7 +75,8 @@ impl AsyncRead for Connection {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, buffer)
+        let Some(stream) = self.open(context) else { return Poll::Ready(Ok(())) };
+        stream.poll_read(context, buffer)
     }
 }
 
@@ -55,7 +86,8 @@ impl AsyncWrite for Connection {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
+        let Some(stream) = self.open(context) else { return Poll::Ready(Err(ended())) };
+        stream.poll_write(context, bytes)
     }
 
     fn poll_write_vectored(
@@ -63,7 +95,8 @@ impl AsyncWrite for Connection {
         context: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
+        let Some(stream) = self.open(context) else { return Poll::Ready(Err(ended())) };
+        stream.poll_write_vectored(context, slices)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -76,5 +109,25 @@ impl AsyncWrite for Connection {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+fn ended() -> io::Error {
+    io::Error::new(io::ErrorKind::BrokenPipe, "the volume is served no longer")
+}
+
+// === impl End ===
+
+impl End {
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        if let Self::Open(closing) = self {
+            ready!(closing.as_mut().poll(context));
+            *self = Self::Near(Box::pin(sleep(GRACE)));
+        }
+        if let Self::Near(grace) = self {
+            ready!(grace.as_mut().poll(context));
+            *self = Self::Here;
+        }
+        Poll::Ready(())
     }
 }

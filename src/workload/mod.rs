@@ -3,12 +3,15 @@
 
 mod api;
 mod bundles;
+mod call;
 mod connection;
 mod entitlement;
 mod health;
 mod limits;
+mod method;
+mod metrics;
 mod reflection;
 mod server;
 mod x509;
 
-pub use self::server::Server;
+pub use self::{metrics::Metrics, server::Server};

@@ -11,9 +11,11 @@ use tonic_health::pb::health_server::HealthServer;
 
 use super::{
     api::{WorkloadApi, check_header},
+    call::CallLayer,
     connection::Connection,
     health::HealthService,
     limits::{MAX_MESSAGE, limited},
+    metrics::Metrics,
     reflection,
 };
 use crate::{node::Arrival, sys::RewriteAuthority};
@@ -23,13 +25,17 @@ use crate::{node::Arrival, sys::RewriteAuthority};
 pub struct Server {
     arrivals: mpsc::Receiver<Arrival>,
     routes: Routes,
+    metrics: Metrics,
 }
 
 // === impl Server ===
 
 impl Server {
     /// Serves these connections; nothing is answered before [`Server::run`].
-    pub fn new(arrivals: mpsc::Receiver<Arrival>) -> Result<Self, tonic_reflection::server::Error> {
+    pub fn new(
+        arrivals: mpsc::Receiver<Arrival>,
+        metrics: Metrics,
+    ) -> Result<Self, tonic_reflection::server::Error> {
         let api = SpiffeWorkloadApiServer::new(WorkloadApi::default())
             .max_decoding_message_size(MAX_MESSAGE);
         let health = HealthService { services: vec![SERVICE_NAME] };
@@ -37,7 +43,7 @@ impl Server {
         routes.add_service(InterceptedService::new(api, check_header));
         routes.add_service(HealthServer::new(health).max_decoding_message_size(MAX_MESSAGE));
         reflection::add(&mut routes)?;
-        Ok(Self { arrivals, routes: routes.routes() })
+        Ok(Self { arrivals, routes: routes.routes(), metrics })
     }
 
     /// Serves until `stop`, then finishes the calls under way. Streams end only once the node
@@ -46,6 +52,7 @@ impl Server {
         let incoming = ReceiverStream::new(self.arrivals)
             .map(|arrival| Ok::<_, io::Error>(RewriteAuthority::new(Connection::from(arrival))));
         limited(tonic::transport::Server::builder())
+            .layer(CallLayer { metrics: self.metrics })
             .add_routes(self.routes)
             .serve_with_incoming_shutdown(incoming, stop.cancelled_owned())
             .await

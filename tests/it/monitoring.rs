@@ -9,6 +9,7 @@ use svid_csi::{
         metrics::{CacheLabel, ClassLabel, Metrics as ControllerMetrics},
     },
     node::metrics::{Metrics, Outcome, StateLabel, VolumeState},
+    workload,
 };
 
 const ALERTS: &str = include_str!("../../deploy/charts/svid-csi/monitoring/alerts.yaml");
@@ -17,7 +18,8 @@ const OPERATIONS: &str = include_str!("../../docs/operations.md");
 
 /// Every family of the node plugin and the names of its samples.
 fn samples() -> Vec<(String, Vec<String>)> {
-    let metrics = Metrics::default();
+    let mut metrics = Metrics::default();
+    workload::Metrics::new(metrics.registry());
     // A family without a member is not shown.
     let ok = Outcome::of(&Ok(()), |(): &()| Class::Internal);
     for family in

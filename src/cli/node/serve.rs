@@ -141,7 +141,9 @@ pub(super) async fn serve(settings: Settings) -> Result<()> {
 async fn start(settings: Settings) -> Result<Started> {
     let Settings { server, kubelet_dir, limits, trust_domain, signer, http_listen } = settings;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let metrics = Arc::new(Metrics::default());
+    let mut metrics = Metrics::default();
+    let served = workload::Metrics::new(metrics.registry());
+    let metrics = Arc::new(metrics);
     let kubelet = KubeletDir::open(&kubelet_dir).map_err(|error| {
         let shown = kubelet_dir.display();
         UsageError::new(
@@ -190,7 +192,7 @@ async fn start(settings: Settings) -> Result<Started> {
     let health = SocketHealth::default();
     let server = Server::bind(server, node.clone(), health.clone())?;
     let arrivals = node.arrivals().context("somebody else serves the volumes' sockets")?;
-    let workloads = workload::Server::new(arrivals)?;
+    let workloads = workload::Server::new(arrivals, served)?;
     let checks = Arc::new(Checks {
         live: {
             let node = node.clone();
