@@ -8,7 +8,7 @@ use std::{collections::HashMap, time::Duration};
 use libfuzzer_sys::fuzz_target;
 use svid_csi::{
     id::TrustDomain,
-    volume::{FileNames, Limits, VolumeContext, VolumeSpec},
+    volume::{Limits, VolumeContext, VolumeSpec},
 };
 
 const TOKENS: &str = "csi.storage.k8s.io/serviceAccount.tokens";
@@ -53,7 +53,7 @@ fuzz_target!(|data: &[u8]| {
         assert!(spec.ttl >= limits.min_ttl && spec.ttl <= limits.max_ttl);
         assert_eq!(spec.ownership.file_mode & !0o444, 0, "files are for reading");
         assert_ne!(spec.ownership.file_mode, 0, "someone can read them");
-        file_names(&spec.files);
+        file_names(&spec);
         let lenient = VolumeSpec::parse_lenient(&context, mount_group, &domain, &limits);
         let lenient = lenient.expect("what is accepted is accepted after a restart");
         assert_eq!(lenient.ttl, spec.ttl);
@@ -64,15 +64,21 @@ fuzz_target!(|data: &[u8]| {
 });
 
 /// No attribute leads out of the volume, into its private parts or onto another file of the set.
-fn file_names(files: &FileNames) {
-    let optional = [&files.certificate, &files.key, &files.combined];
+fn file_names(spec: &VolumeSpec) {
+    let files = &spec.files;
+    let optional = [&files.certificate, &files.key, &files.combined, &spec.socket];
     let mut names: Vec<&str> = optional.into_iter().flatten().map(String::as_str).collect();
     names.push(&files.bundle);
+    for file in &spec.jwt_files {
+        assert!(!file.audience.as_slice().is_empty() && spec.jwt_files.len() <= 16);
+        names.push(&file.name);
+    }
+    let temporary = spec.socket.as_ref().map(|socket| format!(".{socket}.tmp"));
+    names.extend(temporary.as_deref());
     for name in &names {
         assert!(!name.is_empty() && name.len() <= 255, "{name:?}");
         assert!(!name.contains(['/', '\0']) && !name.starts_with(".."), "{name:?}");
-        let ours = [".", ".svid", "bundle.json", "federated", "spiffe.sock"];
-        assert!(!ours.contains(name), "{name:?}");
+        assert!(![".", ".svid", "bundle.json", "federated"].contains(name), "{name:?}");
     }
     names.sort_unstable();
     assert!(names.windows(2).all(|pair| pair[0] != pair[1]), "{names:?}");

@@ -9,7 +9,7 @@ use crate::{class::Class, id::nearest};
 pub const PREFIX: &str = "csi.svid.dev/";
 
 /// Attributes that exist and are honoured.
-pub(super) const SUPPORTED: [&str; 11] = [
+pub(super) const SUPPORTED: [&str; 13] = [
     "ttl",
     "key-algorithm",
     "dns-names",
@@ -21,10 +21,12 @@ pub(super) const SUPPORTED: [&str; 11] = [
     "uid",
     "gid",
     "mode",
+    "socket",
+    "jwt",
 ];
 
 /// Attributes that are reserved for later versions.
-pub(super) const NOT_YET: [&str; 4] = ["jwt", "socket", "keystore", "keystore-password-file"];
+pub(super) const NOT_YET: [&str; 2] = ["keystore", "keystore-password-file"];
 
 /// Why a volume cannot be what was asked for.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -1,6 +1,9 @@
 //! Which files a set consists of and what they are called.
 
-use std::{collections::BTreeMap, str::FromStr};
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    str::FromStr,
+};
 
 use zeroize::Zeroizing;
 
@@ -38,8 +41,12 @@ pub struct FileNames {
     pub combined: Option<String>,
 }
 
-/// Names that come with every set or belong to the volume.
-const RESERVED: [&str; 5] = [BUNDLE_JSON, FEDERATED, ".svid", "spiffe.sock", ".spiffe.sock.tmp"];
+/// Names in a volume, and what each is for: no two things have the same.
+#[derive(Debug, Default)]
+pub(super) struct TakenNames(BTreeMap<String, String>);
+
+/// Names that come with every set or belong to the volume. The socket's is the pod's choice.
+const RESERVED: [&str; 3] = [BUNDLE_JSON, FEDERATED, ".svid"];
 const BUNDLE_JSON: &str = "bundle.json";
 const FEDERATED: &str = "federated";
 
@@ -97,15 +104,15 @@ impl FromStr for Layout {
 
 impl FileNames {
     /// The layout's names with those that `attribute` gives by name (`certificate-file` …) in
-    /// place of them.
+    /// place of them, each noted in `taken`.
     pub(super) fn resolve<'a>(
         layout: Layout,
         trust_domain: &TrustDomain,
         attribute: impl Fn(&str) -> Option<&'a str>,
+        taken: &mut TakenNames,
     ) -> Result<Self, SpecError> {
         let mut names = layout.file_names(trust_domain);
         let mut bundle = Some(std::mem::take(&mut names.bundle));
-        let mut seen: BTreeMap<String, String> = BTreeMap::new();
         for (key, what, slot) in [
             ("certificate-file", "certificate file", &mut names.certificate),
             ("key-file", "key file", &mut names.key),
@@ -127,14 +134,7 @@ impl FileNames {
                 name: name.as_str().into(),
                 reason,
             })?;
-            if let Some(first) = seen.get(&name) {
-                return Err(SpecError::NameClash {
-                    name: name.as_str().into(),
-                    first: first.clone(),
-                    second: origin,
-                });
-            }
-            seen.insert(name, origin);
+            taken.take(name, origin)?;
         }
         names.bundle = bundle.unwrap_or_default();
         Ok(names)
@@ -180,7 +180,26 @@ impl FileNames {
     }
 }
 
-fn check_file_name(name: &str) -> Result<(), &'static str> {
+// === impl TakenNames ===
+
+impl TakenNames {
+    /// Takes a name for what `origin` says; fails if something else has it.
+    pub(super) fn take(&mut self, name: String, origin: String) -> Result<(), SpecError> {
+        match self.0.entry(name) {
+            Entry::Occupied(first) => Err(SpecError::NameClash {
+                name: first.key().as_str().into(),
+                first: first.get().clone(),
+                second: origin,
+            }),
+            Entry::Vacant(vacant) => {
+                vacant.insert(origin);
+                Ok(())
+            }
+        }
+    }
+}
+
+pub(super) fn check_file_name(name: &str) -> Result<(), &'static str> {
     if name.is_empty() || name.len() > 255 {
         return Err("a file name has 1 to 255 bytes");
     }

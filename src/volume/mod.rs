@@ -3,18 +3,23 @@
 pub mod duration;
 
 mod attribute;
+mod audience;
 mod context;
 mod id;
+mod jwt_file;
 mod layout;
 mod ownership;
 mod pod;
 mod record;
+mod socket;
 mod spec;
 mod timestamp;
 
 pub use attribute::{PREFIX, SpecError};
+pub use audience::{AudienceError, AudienceSet, MAX_AUDIENCE_BYTES, MAX_AUDIENCES};
 pub use context::VolumeContext;
 pub use id::{VolumeId, VolumeIdError};
+pub use jwt_file::JwtFile;
 pub use layout::{FileNames, Layout};
 pub use pod::PodInfo;
 pub use record::{LastError, RECORD_FILE, RecordError, RecordState, Taint, VolumeRecord};

@@ -6,9 +6,11 @@ use super::{
     attribute::{PREFIX, SpecError, check_key},
     context::VolumeContext,
     duration,
-    layout::{FileNames, Layout},
+    jwt_file::{self, JwtFile},
+    layout::{FileNames, Layout, TakenNames},
     ownership::{Wishes, parse_id, parse_mode},
     pod::{self, PodInfo},
+    socket,
 };
 use crate::{
     id::{DnsTemplate, TemplateInput, TrustDomain},
@@ -22,9 +24,6 @@ const MAX_CONTEXT: usize = 32 << 10;
 
 /// More than any server answers to.
 const MAX_DNS_NAMES: usize = 16;
-
-/// The socket of a volume that names none.
-const SOCKET: &str = "spiffe.sock";
 
 /// Bounds of an SVID's lifetime, from the driver's settings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,6 +57,8 @@ pub struct VolumeSpec {
     pub ownership: Ownership,
     /// Name of the Workload API's socket; `None` where the pod wants none.
     pub socket: Option<String>,
+    /// Its files with JWT-SVIDs.
+    pub jwt_files: Vec<JwtFile>,
 }
 
 /// What to do with a lifetime out of bounds.
@@ -141,6 +142,13 @@ fn parse(
         None => Layout::default(),
         Some(name) => name.parse()?,
     };
+    let mut taken = TakenNames::default();
+    let files = FileNames::resolve(layout, trust_domain, attribute, &mut taken)?;
+    let socket = socket::resolve(attribute("socket"), &mut taken)?;
+    let jwt_files = match attribute("jwt") {
+        None => Vec::new(),
+        Some(text) => jwt_file::parse(text, &mut taken)?,
+    };
     Ok(VolumeSpec {
         pod,
         ttl,
@@ -148,7 +156,7 @@ fn parse(
         key_algorithm: explicit_algorithm.unwrap_or_default(),
         explicit_key_algorithm: explicit_algorithm.is_some(),
         dns_names,
-        files: FileNames::resolve(layout, trust_domain, attribute)?,
+        files,
         ownership: Wishes {
             uid: id_attribute("uid", attribute("uid"))?,
             gid: id_attribute("gid", attribute("gid"))?,
@@ -156,7 +164,8 @@ fn parse(
             fs_group: fs_group(mount_group)?,
         }
         .ownership(),
-        socket: Some(SOCKET.to_owned()),
+        socket,
+        jwt_files,
     })
 }
 

@@ -56,7 +56,7 @@ fn its_examples_are_accepted() {
         examples += usize::from(!attributes.is_empty());
         parse(&attributes).unwrap();
     }
-    assert_eq!(examples, 3);
+    assert_eq!(examples, 4);
 }
 
 #[test]
@@ -87,6 +87,8 @@ fn it_has_every_attribute_layout_file_and_mode() {
         ("uid", "1"),
         ("gid", "1"),
         ("mode", "0400"),
+        ("socket", "none"),
+        ("jwt", "token=vault"),
     ] {
         parse(&[(&format!("csi.svid.dev/{key}"), value)]).unwrap();
         assert!(REFERENCE.contains(&format!("\n| `{key}` |")), "{key}");

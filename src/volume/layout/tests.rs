@@ -9,7 +9,8 @@ fn td(name: &str) -> TrustDomain {
 
 fn resolve(layout: Layout, attributes: &[(&str, &'static str)]) -> Result<FileNames, SpecError> {
     let attributes: BTreeMap<&str, &'static str> = attributes.iter().copied().collect();
-    FileNames::resolve(layout, &td("example.org"), |name| attributes.get(name).copied())
+    let attribute = |name: &str| attributes.get(name).copied();
+    FileNames::resolve(layout, &td("example.org"), attribute, &mut TakenNames::default())
 }
 
 #[test]
@@ -112,8 +113,6 @@ fn file_names_are_one_plain_component() {
         ".svid",
         "bundle.json",
         "federated",
-        "spiffe.sock",
-        ".spiffe.sock.tmp",
     ] {
         for key in ["certificate-file", "key-file", "bundle-file", "combined-file"] {
             let error = resolve(Layout::Tls, &[(key, bad)]).unwrap_err();
@@ -130,10 +129,12 @@ fn file_names_are_one_plain_component() {
 #[test]
 fn a_trust_domain_too_long_for_a_file_name_says_which_attribute_helps() {
     let long = td(&"a".repeat(250));
-    let error = FileNames::resolve(Layout::PodCertificate, &long, |_| None).unwrap_err();
+    let taken = &mut TakenNames::default();
+    let error = FileNames::resolve(Layout::PodCertificate, &long, |_| None, taken).unwrap_err();
     assert!(error.to_string().contains("set csi.svid.dev/bundle-file"), "{error}");
     let given = |name: &str| (name == "bundle-file").then_some("ca.crt");
-    FileNames::resolve(Layout::PodCertificate, &long, given).unwrap();
+    let taken = &mut TakenNames::default();
+    FileNames::resolve(Layout::PodCertificate, &long, given, taken).unwrap();
 }
 
 #[test]

@@ -40,6 +40,82 @@ fn no_attributes_mean_the_defaults() {
     assert_eq!(spec.key_algorithm, KeyAlgorithm::EcdsaP256);
     assert_eq!(spec.files, Layout::Tls.file_names(&"example.org".parse().unwrap()));
     assert_eq!((spec.ownership.file_mode, spec.ownership.dir_mode), (0o444, 0o755));
+    assert_eq!((spec.socket.as_deref(), spec.jwt_files.len()), (Some("spiffe.sock"), 0));
+}
+
+#[test]
+fn a_socket_has_any_plain_name_or_none() {
+    for good in ["api.sock", "socket", "a", "0", &"s".repeat(64)] {
+        assert_eq!(parse_one("socket", good).unwrap().socket.as_deref(), Some(good));
+    }
+    assert_eq!(parse_one("socket", "none").unwrap().socket, None);
+    for bad in [
+        "", ".", "..", "..data", ".svid", ".sock", "a/b", "a b", "a\0", "ä", "a%20", "bundle.json",
+        "federated", "None ", &"s".repeat(65),
+    ] {
+        let error = parse_one("socket", bad).unwrap_err();
+        assert!(matches!(error, SpecError::Invalid { name: "socket", .. }), "{bad:?}: {error}");
+    }
+}
+
+#[test]
+fn a_socket_and_a_file_never_have_one_name() {
+    let clash = |pairs: &[(&str, &str)]| {
+        let pairs: Vec<_> =
+            pairs.iter().map(|(name, value)| (format!("{PREFIX}{name}"), *value)).collect();
+        let pairs: Vec<_> = pairs.iter().map(|(name, value)| (name.as_str(), *value)).collect();
+        match parse_pairs(&pairs) {
+            Ok(_) => false,
+            Err(SpecError::NameClash { .. }) => true,
+            Err(error) => panic!("{error}"),
+        }
+    };
+    assert!(clash(&[("key-file", "spiffe.sock")]));
+    assert!(clash(&[("key-file", ".spiffe.sock.tmp")]));
+    assert!(clash(&[("socket", "tls.crt")]));
+    assert!(clash(&[("socket", "a"), ("jwt", "a=b")]));
+    assert!(clash(&[("socket", "a"), ("jwt", ".a.tmp=b")]));
+    assert!(clash(&[("jwt", "tls.key=b")]));
+    assert!(clash(&[("jwt", "a=b;a=c")]));
+    assert!(!clash(&[("key-file", "spiffe.sock"), ("socket", "api.sock")]));
+    assert!(!clash(&[("key-file", "spiffe.sock"), ("socket", "none")]));
+}
+
+#[test]
+fn jwt_files_are_pairs_of_a_name_and_audiences() {
+    let files = |text: &str| -> Vec<(String, Vec<String>)> {
+        let spec = parse_one("jwt", text).unwrap();
+        let pair = |file: JwtFile| (file.name, file.audience.as_slice().to_vec());
+        spec.jwt_files.into_iter().map(pair).collect()
+    };
+    let pair = |name: &str, audience: &[&str]| {
+        (name.to_owned(), audience.iter().map(|one| (*one).to_owned()).collect::<Vec<_>>())
+    };
+    assert_eq!(files("token=vault"), [pair("token", &["vault"])]);
+    assert_eq!(
+        files(" a.jwt = z , b ; b.jwt=https://sts.example/?a=b;"),
+        [pair("a.jwt", &["b", "z"]), pair("b.jwt", &["https://sts.example/?a=b"])]
+    );
+    let many = (0..17).map(|n| format!("f{n}=a")).collect::<Vec<_>>();
+    assert_eq!(files(&many[1..].join(";")).len(), 16);
+    for (bad, says) in [
+        ("", "write it like"),
+        ("token", "write it like"),
+        ("a=b;;c=d", "write it like"),
+        ("=a", "1 to 255 bytes"),
+        ("a/b=c", "without `/`"),
+        ("..data=c", "begin with `..`"),
+        ("bundle.json=c", "needs that name"),
+        ("a=", "must not be empty"),
+        ("a=b,,c", "must not be empty"),
+        (&format!("a={}", vec!["b"; 33].join(",")), "at most 32 audiences"),
+        (&format!("a={}", "b".repeat(4097)), "4096 bytes"),
+        (&many.join(";"), "at most 16 files"),
+    ] {
+        let error = parse_one("jwt", bad).unwrap_err();
+        assert!(matches!(error, SpecError::Invalid { name: "jwt", .. }), "{bad:?}: {error}");
+        assert!(error.to_string().contains(says), "{error}");
+    }
 }
 
 #[test]
@@ -56,6 +132,8 @@ fn every_supported_attribute_counts() {
         "7",
         "8",
         "0400",
+        "none",
+        "token=vault",
     ]) {
         assert_ne!(parse_one(name, value).unwrap(), parse_pairs(&[]).unwrap(), "{name}");
     }
