@@ -1,5 +1,6 @@
 //! `svid-csi fetch`, over real gRPC.
 
+mod node;
 mod server;
 
 use std::{
@@ -152,11 +153,23 @@ fn tokens_are_fetched_and_validated() {
     let token = said.jwt.as_ref().unwrap().svids[0].svid.clone();
     let workload = Workload::saying(said);
     let socket = address(&workload);
-    run(&socket, &["jwt", "-a", "bank"]).has(0, &[ID, "bank", "2030-03-17", &token], &[]);
+    run(&socket, &["jwt", "-a", "bank"]).has(
+        0,
+        &[ID, "  audience  bank\n", "in 4m 5", "signature verified", &token],
+        &[],
+    );
     let ran = run(&socket, &["jwt", "--audience", "bank", "-o", "token"]);
     assert_eq!(ran.stdout, format!("{token}\n"));
     let json = run(&socket, &["jwt", "--audience", "bank", "-o", "json"]).json();
-    assert_eq!(json["svids"][0]["claims"]["exp"], 1_900_000_300);
+    assert_eq!(json["svids"][0]["claims"]["aud"][0], "bank");
+    // For another audience than it was asked for, or of a key that is in no bundle.
+    run(&socket, &["jwt", "--audience", "bank,ledger"]).has(1, &[], &["not good"]);
+    let foreign = Workload::saying(Said { jwt_bundles: Said::well().jwt_bundles, ..Said::well() });
+    run(&address(&foreign), &["jwt", "-a", "bank", "-o", "json"]).has(
+        1,
+        &["\"verified\": false"],
+        &["not good"],
+    );
     run(&socket, &["jwt", "--audience", ""]).has(64, &[], &["--audience"]);
     run(&socket, &["jwt", "--audience", "x", "--spiffe-id", "nonsense"]).has(64, &[], &[]);
 
@@ -177,11 +190,11 @@ fn tokens_are_fetched_and_validated() {
 fn bundles_come_in_every_form() {
     let workload = Workload::saying(Said::well());
     let socket = address(&workload);
-    run(&socket, &["bundle"]).has(0, &["example.org, 1 authority", "P-256, kid key-1"], &[]);
+    run(&socket, &["bundle"]).has(0, &["example.org, 1 authority", "JWT key", "P-256, kid "], &[]);
     let pem = run(&socket, &["bundle", "-o", "pem"]);
     assert_eq!(certificates_from_pem(&pem.stdout).unwrap().len(), 1);
     let jwks = run(&socket, &["bundle", "-o", "jwks", "--trust-domain", "example.org"]).json();
-    assert_eq!(jwks["keys"][0]["kid"], "key-1");
+    assert_eq!(jwks["keys"][0]["crv"], "P-256");
     run(&socket, &["bundle", "--trust-domain", "other.example"]).has(1, &[], &["no bundle"]);
     let directory = tempfile::tempdir().unwrap();
     run(&socket, &["bundle", "--write", directory.path().to_str().unwrap()]).has(0, &[], &[]);

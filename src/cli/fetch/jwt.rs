@@ -1,15 +1,20 @@
 //! `svid-csi fetch jwt` and `svid-csi fetch validate`.
 
-use std::{io::stdin, process::ExitCode, time::Duration, time::SystemTime};
+use std::{
+    io::stdin,
+    process::ExitCode,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
-use anyhow::{Context, Result};
-use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use prost_types::{Struct, value::Kind};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 use svid_csi_proto::workload::{
-    Jwtsvid, JwtsvidRequest, ValidateJwtsvidRequest, ValidateJwtsvidResponse,
+    JwtBundlesRequest, JwtBundlesResponse, Jwtsvid, JwtsvidRequest, JwtsvidResponse,
+    ValidateJwtsvidRequest, ValidateJwtsvidResponse,
 };
 use tonic::Code;
 use zeroize::Zeroizing;
@@ -21,7 +26,8 @@ use crate::{
         inspect::{Moment, clean},
         output::OutputFormat,
     },
-    id::SpiffeId,
+    id::{SpiffeId, TrustDomain},
+    jose::{JwtAuthority, verify},
     sys::read_bounded,
 };
 
@@ -94,7 +100,7 @@ enum TokenFormat {
     Token,
 }
 
-/// A token that was fetched, and what it says of itself.
+/// A token that was fetched, and whether its receiver will take it.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Token<'a> {
@@ -102,6 +108,11 @@ struct Token<'a> {
     #[serde(skip_serializing_if = "str::is_empty")]
     hint: &'a str,
     token: &'a str,
+    /// With the trust domain's JWT bundle, for each audience.
+    verified: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+    /// Only if it is verified.
     claims: Map<String, Value>,
 }
 
@@ -110,22 +121,16 @@ pub(super) async fn run(session: &Session<'_>, args: JwtArgs) -> Result<ExitCode
         return Err(UsageError::new("--audience", "must not be empty").into());
     }
     let spiffe_id = args.spiffe_id.map(|id| id.to_string()).unwrap_or_default();
-    let request = JwtsvidRequest { audience: args.audience, spiffe_id };
-    let answer = session
-        .within(async {
-            let mut client = session.endpoint.client(session.patience).await?;
-            let answer = client.fetch_jwtsvid(endpoint::request(request)).await?.into_inner();
-            if answer.svids.is_empty() {
-                return Err(Trouble::Empty);
-            }
-            Ok(answer)
-        })
-        .await?;
-    let tokens: Vec<Token<'_>> = answer.svids.iter().map(Token::of).collect();
+    let request = JwtsvidRequest { audience: args.audience.clone(), spiffe_id };
+    let (answer, bundles) = session.within(tokens(session, request)).await?;
+    let now = session.clock.now();
+    let judged = answer.svids.iter().map(|svid| Token::of(svid, &args.audience, &bundles, now));
+    let tokens: Vec<Token<'_>> = judged.collect();
     match args.output {
         TokenFormat::Token => {
-            let first = tokens.first().context("no token")?;
-            session.print(&format!("{}\n", first.token))?;
+            if let Some(first) = tokens.first().filter(|token| token.verified) {
+                session.print(&format!("{}\n", first.token))?;
+            }
         }
         TokenFormat::Json => {
             let document = json!({ "svids": tokens });
@@ -133,11 +138,39 @@ pub(super) async fn run(session: &Session<'_>, args: JwtArgs) -> Result<ExitCode
         }
         TokenFormat::Text => {
             for token in &tokens {
-                session.print(&token.to_text(session.clock.now()))?;
+                session.print(&token.to_text(now))?;
             }
         }
     }
+    if let Some(reason) = tokens.iter().find_map(|token| token.reason.as_deref()) {
+        bail!("{}: the token is not good: {reason}", session.endpoint);
+    }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Tokens, and the bundles by which their receivers judge them.
+async fn tokens(
+    session: &Session<'_>,
+    request: JwtsvidRequest,
+) -> Result<(JwtsvidResponse, JwtBundlesResponse), Trouble> {
+    let mut client = session.endpoint.client(session.patience).await?;
+    let answer = client.fetch_jwtsvid(endpoint::request(request)).await?.into_inner();
+    if answer.svids.is_empty() {
+        return Err(Trouble::Empty);
+    }
+    let bundles = client.fetch_jwt_bundles(endpoint::request(JwtBundlesRequest {})).await?;
+    Ok((answer, bundles.into_inner().message().await?.ok_or(Trouble::Empty)?))
+}
+
+/// The keys of a trust domain; those that can't be used count for nothing.
+fn authorities(
+    bundles: &JwtBundlesResponse,
+    trust_domain: &TrustDomain,
+) -> Option<Arc<[JwtAuthority]>> {
+    let bundle = bundles.bundles.get(trust_domain.id().as_str())?;
+    let bundle: Value = serde_json::from_slice(bundle).ok()?;
+    let keys = bundle.get("keys")?.as_array()?;
+    Some(keys.iter().filter_map(|key| JwtAuthority::from_jwk(key).ok()).collect())
 }
 
 pub(super) async fn validate(session: &Session<'_>, args: ValidateArgs) -> Result<ExitCode> {
@@ -246,15 +279,29 @@ fn value_to_json(value: &prost_types::Value) -> Value {
 // === impl Token ===
 
 impl<'a> Token<'a> {
-    fn of(svid: &'a Jwtsvid) -> Self {
-        // What it says of itself: whoever receives it verifies it.
-        let claims = svid.svid.split('.').nth(1).and_then(|part| URL_SAFE_NO_PAD.decode(part).ok());
-        let claims = claims.and_then(|json| serde_json::from_slice(&json).ok());
+    fn of(
+        svid: &'a Jwtsvid,
+        audiences: &[String],
+        bundles: &JwtBundlesResponse,
+        now: SystemTime,
+    ) -> Self {
+        let (mut claims, mut reason) = (Map::new(), None);
+        for audience in audiences {
+            match verify(&svid.svid, audience, |domain| authorities(bundles, domain), now) {
+                Ok(good) if good.id.as_str() != svid.spiffe_id => {
+                    reason = Some(format!("it is for {}", good.id));
+                }
+                Ok(good) => claims = good.claims,
+                Err(error) => reason = Some(error.to_string()),
+            }
+        }
         Self {
             spiffe_id: &svid.spiffe_id,
             hint: &svid.hint,
             token: &svid.svid,
-            claims: claims.unwrap_or_default(),
+            verified: reason.is_none(),
+            reason,
+            claims,
         }
     }
 
@@ -264,6 +311,10 @@ impl<'a> Token<'a> {
             hint => format!("  hint      {}\n", clean(hint)),
         };
         let (id, token) = (clean(self.spiffe_id), clean(self.token));
-        format!("{id}\n{hint}{}  token     {token}\n", rows(&self.claims, now))
+        let verified = match self.verified {
+            true => "  signature verified against the JWT bundle\n",
+            false => "",
+        };
+        format!("{id}\n{hint}{}{verified}  token     {token}\n", rows(&self.claims, now))
     }
 }

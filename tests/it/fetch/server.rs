@@ -5,6 +5,7 @@ use std::{collections::HashMap, path::PathBuf, pin::Pin, time::Duration};
 use futures_util::{Stream, StreamExt, stream};
 use svid_csi::{
     clock::{Clock, SystemClock},
+    jose::{JwtClaims, JwtKey, JwtKeyAlgorithm},
     pki::{Authority, Csr, KeyAlgorithm, PrivateKey},
 };
 use svid_csi_proto::workload::{
@@ -66,18 +67,12 @@ impl Said {
     /// One good SVID, and a JWT-SVID.
     pub fn well() -> Self {
         let svid = good_svid();
-        let token = Jwtsvid {
-            spiffe_id: ID.to_owned(),
-            // {"alg":"RS256"} . {"sub":…,"aud":["bank"],"iat":1900000000,"exp":1900000300} . nothing
-            svid: "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJzcGlmZmU6Ly9leGFtcGxlLm9yZy9ucy9zaG9wL3NhL2NhcnQiLCJhdWQiOlsiYmFuayJdLCJpYXQiOjE5MDAwMDAwMDAsImV4cCI6MTkwMDAwMDMwMH0.AA".to_owned(),
-            hint: String::new(),
-        };
-        let jwks = br#"{"keys":[{"kty":"EC","crv":"P-256","kid":"key-1","x":"","y":""}]}"#;
+        let (token, jwks) = good_token();
         Self {
             x509: vec![Ok(X509svidResponse { svids: vec![svid], ..X509svidResponse::default() })],
             jwt: Ok(JwtsvidResponse { svids: vec![token] }),
             jwt_bundles: Ok(JwtBundlesResponse {
-                bundles: HashMap::from([("spiffe://example.org".to_owned(), jwks[..].into())]),
+                bundles: HashMap::from([("spiffe://example.org".to_owned(), jwks.into())]),
             }),
             validation: Err(Status::invalid_argument("the token has expired")),
         }
@@ -100,6 +95,24 @@ pub fn good_svid() -> X509svid {
         bundle: ca.certificate().der().to_vec().into(),
         hint: "internal".to_owned(),
     }
+}
+
+/// A token for `bank`, and the JWK Set with its key.
+fn good_token() -> (Jwtsvid, String) {
+    let key = JwtKey::generate(JwtKeyAlgorithm::Es256).unwrap();
+    let claims = JwtClaims {
+        id: ID.parse().unwrap(),
+        audience: vec!["bank".to_owned()],
+        issued_at: SystemClock.now(),
+        expires_at: SystemClock.now() + Duration::from_secs(300),
+        issuer: None,
+        jti: false,
+    };
+    let token = key.sign(&claims).unwrap();
+    let keys = [key.authority().to_jwk(None)];
+    let token =
+        Jwtsvid { spiffe_id: ID.into(), svid: token.token().to_owned(), hint: String::new() };
+    (token, serde_json::json!({ "keys": keys }).to_string())
 }
 
 fn checked<T>(request: &Request<T>) -> Result<(), Status> {
