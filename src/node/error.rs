@@ -5,6 +5,7 @@ use std::{io, path::PathBuf, time::Duration};
 use crate::{
     class::Class,
     id::IdError,
+    jose::JwtError,
     pki::{CsrError, PkiError, SvidError},
     signer::SignError,
     sys::TargetError,
@@ -118,6 +119,9 @@ pub enum NodeError {
     /// What was signed isn't what was asked for.
     #[error("the signer's answer was refused: {0}")]
     Refused(#[from] SvidError),
+    /// What was signed isn't the JWT-SVID that was asked for.
+    #[error("the signer's JWT-SVID was refused: {0}")]
+    RefusedJwt(#[from] JwtError),
     /// A key or request could not be made.
     #[error(transparent)]
     Pki(#[from] PkiError),
@@ -173,6 +177,9 @@ impl NodeError {
             Self::Sign(error) => error.class(),
             // Whoever signed may be ahead of the bundle that this node has heard of.
             Self::Refused(error) | Self::Behind { error, .. } => error.class(),
+            // The key may be newer than the bundle here.
+            Self::RefusedJwt(JwtError::UnknownKey { .. }) => Class::Unavailable,
+            Self::RefusedJwt(_) => Class::Internal,
             Self::Pki(_) | Self::Csr(_) | Self::Io { .. } | Self::Panicked => Class::Internal,
         }
     }

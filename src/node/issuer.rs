@@ -23,9 +23,9 @@ use crate::{
 };
 
 /// kubelet waits two minutes for a publish; a signer gets far less, so that a retry is left.
-const SIGN_TIMEOUT: Duration = Duration::from_secs(20);
+pub(super) const SIGN_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long after a root was first used this node may hear that it is to be trusted.
-const LAG: Duration = Duration::from_secs(5);
+pub(super) const LAG: Duration = Duration::from_secs(5);
 /// How far the signer's clock may be ahead of ours.
 const SKEW: Duration = Duration::from_secs(60);
 /// How long an answer may take that is under way when the node shuts down.

@@ -13,6 +13,7 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
+use super::WorkloadMetrics;
 use crate::{class::Class, signer::csr::CsrMetrics};
 
 /// Every metric of the node plugin, and the registry they are shown from.
@@ -57,6 +58,8 @@ pub struct Metrics {
     pub ca_reload_failures: Gauge<i64, AtomicI64>,
     /// The CSR signer's.
     pub csr: CsrMetrics,
+    /// The volumes' sockets'.
+    pub workload: WorkloadMetrics,
     /// Volumes mounted without `noswap`.
     pub without_noswap: Counter,
     /// Volumes mounted without the SELinux label they should have.
@@ -122,6 +125,7 @@ impl Default for Metrics {
             ca_expiry: Gauge::default(),
             ca_reload_failures: Gauge::default(),
             csr: CsrMetrics::default(),
+            workload: WorkloadMetrics::default(),
             without_noswap: Counter::default(),
             without_rootcontext: Counter::default(),
             unreadable_records: Counter::default(),
@@ -198,6 +202,7 @@ impl Metrics {
         let failures = self.ca_reload_failures.clone();
         r.register("ca_reload_failures", "Changed CA files that could not be used", failures);
         self.csr.register(r);
+        self.workload.register(r);
         r.register(
             "mounts_without_noswap",
             "Volumes mounted without noswap, which the kernel refused",

@@ -2,9 +2,13 @@
 //! crash, and taken away.
 
 mod backoff;
+mod desk;
 mod error;
 mod events;
 mod issuer;
+mod jwt_cache;
+mod jwt_issuer;
+mod limits;
 mod offer;
 mod pending;
 mod place;
@@ -18,8 +22,12 @@ mod table;
 mod taint;
 mod tend;
 mod unpublish;
+mod verified;
 mod volume;
 mod workload;
+mod workload_error;
+mod workload_jwt;
+mod workload_metrics;
 
 pub mod metrics;
 
@@ -35,22 +43,26 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::info;
 
 pub use self::{
+    desk::Arrival,
     error::NodeError,
+    limits::{CallPermit, ConnectionPermit, Limit, Refused, WorkloadLimits},
     offer::{Offer, OfferedBundles, OfferedSvid},
     publish::PublishRequest,
     record_key::RecordKey,
     recover::Recovered,
     rotator::RotatorInbox,
     stats::{Usage, VolumeStats},
-    workload::{Arrival, Workload},
+    workload::Workload,
+    workload_error::{WorkloadError, WorkloadFault},
+    workload_metrics::{LimitLabel, WorkloadMetrics},
 };
 use self::{
+    desk::Desk,
     issuer::Issuer,
     metrics::Metrics,
     place::{Mounted, Places},
     rotator::{Rotator, RotatorHandle, Tend},
     table::VolumeTable,
-    workload::Desk,
 };
 use crate::{
     clock::Clock,
@@ -81,6 +93,8 @@ pub struct NodeConfig {
     pub record_key: RecordKey,
     /// Where pods' owners are told what fails.
     pub events: PodEvents,
+    /// What each volume's pod may take at its socket.
+    pub workload: WorkloadLimits,
 }
 
 /// A node before it has a signer: it can look at what an earlier process left.
@@ -91,6 +105,7 @@ pub struct NodeGround {
     limits: Limits,
     metrics: Arc<Metrics>,
     events: PodEvents,
+    workload: WorkloadLimits,
 }
 
 /// Every volume of this node and what keeps them.
@@ -102,7 +117,7 @@ pub struct Node {
     metrics: Arc<Metrics>,
     events: PodEvents,
     clock: Arc<dyn Clock>,
-    issuer: Issuer,
+    issuer: Arc<Issuer>,
     table: VolumeTable,
     rotator: RotatorHandle,
     desk: Arc<Desk>,
@@ -121,14 +136,14 @@ pub struct Node {
 impl NodeGround {
     /// Looks at the node: is SELinux on?
     pub fn new(config: NodeConfig, metrics: Arc<Metrics>) -> Result<Self, NodeError> {
-        let NodeConfig { driver_name, kubelet, trust_domain, limits, mounter, record_key, events } =
-            config;
+        let NodeConfig { driver_name, kubelet, trust_domain, limits, .. } = config;
+        let NodeConfig { mounter, record_key, events, workload, .. } = config;
         let mounts = mounter.mounts().map_err(NodeError::io("read", "mountinfo"))?;
         let rootcontext =
             selinux::is_enabled(&mounts).then(|| selinux::CONTAINER_FILE_CONTEXT.to_owned());
         let places = Places { driver_name, kubelet, mounter, record_key, rootcontext };
         let template = IdTemplate::default();
-        Ok(Self { places, trust_domain, template, limits, metrics, events })
+        Ok(Self { places, trust_domain, template, limits, metrics, events, workload })
     }
 
     /// The node with its signer. It serves nothing and renews nothing before
@@ -139,18 +154,18 @@ impl NodeGround {
         bundles: Arc<BundleStore>,
         clock: Arc<dyn Clock>,
     ) -> (Arc<Node>, RotatorInbox) {
-        let Self { places, trust_domain, template, limits, metrics, events } = self;
+        let Self { places, trust_domain, template, limits, metrics, events, workload } = self;
         let (rotator, inbox) = rotator::channel();
         let (bundle_changes, taint_changes) = (bundles.subscribe(), bundles.subscribe_tainted());
         let ending = CancellationToken::new();
-        let (desk, arrivals) = Desk::new(bundles.clone(), clock.clone());
-        let issuer = Issuer {
+        let issuer = Arc::new(Issuer {
             signer,
             bundles,
             clock: clock.clone(),
             metrics: metrics.clone(),
             ending: ending.clone(),
-        };
+        });
+        let (desk, arrivals) = Desk::new(issuer.clone(), metrics.clone(), workload);
         let node = Node {
             places,
             trust_domain,

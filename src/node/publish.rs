@@ -77,6 +77,7 @@ impl Node {
                 true
             }) {
                 if work.request.as_ref() == Some(&request) {
+                    self.look_after(volume, &work);
                     return Ok(());
                 }
                 if !self.is_for_another_pod(&work, &request) {

@@ -334,6 +334,17 @@ impl Node {
         }
     }
 
+    /// Binds a live volume's socket again if it is gone: a pod may be able to remove it.
+    pub(super) fn look_after(&self, volume: &Arc<Volume>, work: &Work) {
+        if work.spec.as_ref().is_none_or(|spec| spec.socket.is_none()) {
+            return;
+        }
+        block_in_place(|| match self.places.open_ours(&volume.target, work.device) {
+            Ok(dir) => self.desk.look_after(&dir, volume, work),
+            Err(error) => warn!(volume = %volume.id, %error, "its socket can't be looked at"),
+        });
+    }
+
     fn resume_at(
         &self,
         volume: &Volume,

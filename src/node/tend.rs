@@ -35,6 +35,7 @@ impl Node {
         if work.phase != Phase::Live {
             return None;
         }
+        self.look_after(&volume, &work);
         // It was rendered before, of the same names.
         let id = self.identity(work.spec.as_ref()?, work.assigned.as_ref()).ok()?;
         let began = self.clock.now();

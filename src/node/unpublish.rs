@@ -43,7 +43,7 @@ impl Node {
             if work.phase == Phase::Gone {
                 continue;
             }
-            volume.door(None);
+            volume.shut();
             let removed = block_in_place(|| self.places.remove(&target, work.device));
             if let Err(error) = &removed {
                 warn!(volume = %id, class = error.class().label(), %error, "unpublish failed");

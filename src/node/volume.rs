@@ -8,7 +8,7 @@ use std::{
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::{metrics::VolumeState, offer::Offer};
+use super::{desk::Door, jwt_cache::JwtCache, limits, metrics::VolumeState, offer::Offer};
 use crate::{
     class::Class,
     pki::{PrivateKey, RenewalPolicy, X509Svid},
@@ -34,8 +34,12 @@ pub(super) struct Volume {
     closing: Mutex<CancellationToken>,
     /// What its socket offers.
     offer: watch::Sender<Arc<Offer>>,
-    /// Cancelled when its socket is no longer served.
-    door: Mutex<Option<CancellationToken>>,
+    /// The socket that it is served at.
+    door: Mutex<Option<Door>>,
+    /// What its pod has of the driver now.
+    pub(super) usage: limits::Usage,
+    /// The JWT-SVIDs that its pod asked for.
+    pub(super) jwts: JwtCache,
 }
 
 /// What belongs to whoever holds the volume's lock.
@@ -110,7 +114,9 @@ impl Volume {
         let status = Mutex::new(work.status());
         let offer = watch::Sender::new(Arc::new(Offer::of(&work)));
         let (work, closing) = (tokio::sync::Mutex::new(work), Mutex::default());
-        Self { id, target, work, status, closing, offer, door: Mutex::default() }
+        let (door, usage) = (Mutex::default(), limits::Usage::default());
+        let jwts = JwtCache::default();
+        Self { id, target, work, status, closing, offer, door, usage, jwts }
     }
 
     pub(super) async fn lock(&self) -> tokio::sync::MutexGuard<'_, Work> {
@@ -163,11 +169,19 @@ impl Volume {
         self.offer.subscribe()
     }
 
-    /// Serves at this socket, and no longer at the one before.
-    pub(super) fn door(&self, next: Option<CancellationToken>) {
-        let mut door = self.door.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(before) = std::mem::replace(&mut *door, next) {
-            before.cancel();
+    pub(super) fn current_offer(&self) -> Arc<Offer> {
+        self.offer.borrow().clone()
+    }
+
+    /// The socket that it is served at.
+    pub(super) fn door(&self) -> MutexGuard<'_, Option<Door>> {
+        self.door.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Serves nobody any longer: streams end.
+    pub(super) fn shut(&self) {
+        if let Some(door) = self.door().take() {
+            door.shut();
         }
     }
 

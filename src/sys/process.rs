@@ -28,6 +28,12 @@ pub fn raise_descriptor_limit() -> io::Result<()> {
     Ok(())
 }
 
+/// How many files this process may have open.
+pub fn descriptor_limit() -> io::Result<u64> {
+    let (soft, _) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    Ok(soft)
+}
+
 /// Asks a process to end (SIGTERM). The caller must still be its parent, or the number may be
 /// another's by now.
 pub fn terminate(pid: u32) -> io::Result<()> {

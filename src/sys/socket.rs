@@ -131,6 +131,11 @@ pub fn identity(path: &Path) -> io::Result<Option<SocketIdentity>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         other => other?,
     };
+    identity_at(dir.as_fd(), name)
+}
+
+/// The same for a name in a directory.
+pub(super) fn identity_at(dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<Option<SocketIdentity>> {
     match fstatat(dir, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
         Ok(stat) => Ok(Some(SocketIdentity { device: stat.st_dev, inode: stat.st_ino })),
         Err(Errno::ENOENT) => Ok(None),

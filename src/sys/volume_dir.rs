@@ -21,7 +21,7 @@ use zeroize::Zeroizing;
 
 use super::{
     Ownership,
-    socket::{self, Owner},
+    socket::{self, Owner, SocketIdentity},
     tree,
 };
 
@@ -104,9 +104,22 @@ impl VolumeDir {
 
     /// Listens at the socket of this name, in place of any that is there: the name is never absent
     /// in between. Call it inside a tokio runtime.
-    pub fn bind_socket(&self, name: &str, own: &Ownership) -> io::Result<UnixListener> {
+    pub fn bind_socket(
+        &self,
+        name: &str,
+        own: &Ownership,
+    ) -> io::Result<(UnixListener, SocketIdentity)> {
         let owner = Owner { uid: own.uid.map(Uid::from_raw), gid: own.gid.map(Gid::from_raw) };
-        socket::bind_private_at(self.fd.as_fd(), name.as_ref(), owner, own.socket_mode())
+        let mode = own.socket_mode();
+        let listener = socket::bind_private_at(self.fd.as_fd(), name.as_ref(), owner, mode)?;
+        let identity = self.socket(name)?.ok_or(io::ErrorKind::NotFound)?;
+        Ok((listener, identity))
+    }
+
+    /// The socket that a name leads to now; `None` if there is no such name.
+    pub fn socket(&self, name: &str) -> io::Result<Option<SocketIdentity>> {
+        tree::check_component(name.as_ref())?;
+        socket::identity_at(self.fd.as_fd(), name.as_ref())
     }
 
     /// The device number: another one for each mount.

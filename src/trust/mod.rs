@@ -70,4 +70,12 @@ impl TrustBundles {
     pub fn own(own: TrustBundle) -> Self {
         Self { own, federated: BTreeMap::new() }
     }
+
+    /// The bundle of a trust domain: each verifies its own and no other (Federation §4.2).
+    pub fn of(&self, domain: &TrustDomain) -> Option<&TrustBundle> {
+        if domain == self.own.trust_domain() {
+            return Some(&self.own);
+        }
+        self.federated.get(domain)
+    }
 }

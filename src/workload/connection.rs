@@ -19,7 +19,7 @@ use tokio::{
 use tokio_util::sync::WaitForCancellationFutureOwned;
 use tonic::transport::server::Connected;
 
-use crate::node::{Arrival, Workload};
+use crate::node::{Arrival, ConnectionPermit, Workload};
 
 /// How long a client has to take the status of its calls.
 const GRACE: Duration = Duration::from_secs(1);
@@ -31,6 +31,8 @@ pub(super) struct Connection {
     stream: UnixStream,
     workload: Workload,
     end: End,
+    /// Its place among the volume's connections.
+    _permit: ConnectionPermit,
 }
 
 /// How far a connection is from its end.
@@ -48,9 +50,9 @@ enum End {
 
 impl From<Arrival> for Connection {
     fn from(arrival: Arrival) -> Self {
-        let Arrival { stream, workload, .. } = arrival;
+        let Arrival { stream, workload, permit } = arrival;
         let end = End::Open(Box::pin(workload.closing().clone().cancelled_owned()));
-        Self { stream, workload, end }
+        Self { stream, workload, end, _permit: permit }
     }
 }
 

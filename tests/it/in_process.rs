@@ -154,6 +154,7 @@ impl Machine {
             mounter: Box::new(LinuxMounter),
             record_key: RecordKey::open(self.root.path()).unwrap(),
             events: Default::default(),
+            workload: Default::default(),
         };
         let ground = NodeGround::new(config, Arc::default()).unwrap();
         let recovered = ground.look_around(self.clock.now()).unwrap();

@@ -8,7 +8,10 @@ use svid_csi::{
         audit,
         metrics::{CacheLabel, ClassLabel, Metrics as ControllerMetrics},
     },
-    node::metrics::{Metrics, Outcome, StateLabel, VolumeState},
+    node::{
+        Limit, LimitLabel,
+        metrics::{Metrics, Outcome, StateLabel, VolumeState},
+    },
     workload,
 };
 
@@ -28,6 +31,8 @@ fn samples() -> Vec<(String, Vec<String>)> {
         family.get_or_create(&ok).inc();
     }
     metrics.volumes.get_or_create(&StateLabel { state: VolumeState::Live }).set(1);
+    metrics.workload.refused.get_or_create(&LimitLabel { limit: Limit::Calls }).inc();
+    metrics.workload.jwt_signed.get_or_create(&ok).inc();
     families(&metrics.encode().unwrap())
 }
 

@@ -221,6 +221,7 @@ fn a_thousand_rotations_show_no_reader_a_mismatched_or_missing_file() {
                 mounter: Box::new(LinuxMounter),
                 record_key: RecordKey::open(root.path()).unwrap(),
                 events: Default::default(),
+                workload: Default::default(),
             },
             Arc::new(Metrics::default()),
         )

@@ -83,7 +83,7 @@ fn a_published_volume_has_the_whole_set() {
         let target = node.target(&pod);
         let set = checked(&node, &pod);
         assert_eq!(set.svid.chain().len(), 1);
-        assert_eq!(names(&target), ["bundle.json", "ca.crt", "tls.crt", "tls.key"]);
+        assert_eq!(names(&target), ["bundle.json", "ca.crt", "spiffe.sock", "tls.crt", "tls.key"]);
         let json = fs::read(target.join("bundle.json")).unwrap();
         let bundle = TrustBundle::from_jwks(TRUST_DOMAIN.parse().unwrap(), &json).unwrap();
         assert_eq!(bundle.x509_authorities(), set.bundle.x509_authorities());
@@ -108,12 +108,20 @@ fn layouts_and_file_names() {
     on_a_node(async || {
         let node = Node::started(&[]).await;
         let layouts: [(&str, &[&str]); 4] = [
-            ("tls", &["bundle.json", "ca.crt", "tls.crt", "tls.key"]),
-            ("spiffe-helper", &["bundle.json", "svid.pem", "svid_bundle.pem", "svid_key.pem"]),
-            ("certs.d", &["bundle.json", "ca.crt", "client.cert", "client.key"]),
+            ("tls", &["bundle.json", "ca.crt", "spiffe.sock", "tls.crt", "tls.key"]),
+            (
+                "spiffe-helper",
+                &["bundle.json", "spiffe.sock", "svid.pem", "svid_bundle.pem", "svid_key.pem"],
+            ),
+            ("certs.d", &["bundle.json", "ca.crt", "client.cert", "client.key", "spiffe.sock"]),
             (
                 "pod-certificate",
-                &["bundle.json", "credential-bundle.private-key.pem", "example.org.x509.pem"],
+                &[
+                    "bundle.json",
+                    "credential-bundle.private-key.pem",
+                    "example.org.x509.pem",
+                    "spiffe.sock",
+                ],
             ),
         ];
         for (n, (layout, files)) in layouts.into_iter().enumerate() {
@@ -128,7 +136,7 @@ fn layouts_and_file_names() {
             .with("combined-file", "all.pem");
         node.publish(&pod).await.unwrap();
         let target = node.target(&pod);
-        let files = ["all.pem", "bundle.json", "my-ca.crt", "my.crt", "my.key"];
+        let files = ["all.pem", "bundle.json", "my-ca.crt", "my.crt", "my.key", "spiffe.sock"];
         assert_eq!(names(&target), files);
         let all = fs::read_to_string(target.join("all.pem")).unwrap();
         let parts = ["my.key", "my.crt"].map(|n| fs::read_to_string(target.join(n)).unwrap());

@@ -20,6 +20,7 @@ use crate::{
     csi::ServerConfig,
     id::TrustDomain,
     k8s::names::bundle_map,
+    node::WorkloadLimits,
     signer::local::LocalConfig,
     sys::process::{forbid_core_dumps, raise_descriptor_limit},
     volume::{Limits, duration},
@@ -100,6 +101,22 @@ pub(super) struct NodeArgs {
     #[arg(long, env = "SVID_CSI_MAX_TTL", default_value = "24h", value_name = "DURATION")]
     max_ttl: String,
 
+    /// Connections that one volume's pod may have open to its socket
+    #[arg(long, env = "SVID_CSI_WORKLOAD_CONNECTIONS", default_value_t = 128, value_name = "N")]
+    workload_connections: u32,
+
+    /// Calls that it may have open, streams among them
+    #[arg(long, env = "SVID_CSI_WORKLOAD_STREAMS", default_value_t = 512, value_name = "N")]
+    workload_streams: u32,
+
+    /// Calls and messages that it may send in a second; twice as many at once
+    #[arg(long, env = "SVID_CSI_WORKLOAD_CALLS", default_value_t = 2000, value_name = "N")]
+    workload_calls: u32,
+
+    /// JWT-SVIDs a second that it may have signed; five times as many at once
+    #[arg(long, env = "SVID_CSI_WORKLOAD_SIGNATURES", default_value_t = 100, value_name = "N")]
+    workload_signatures: u32,
+
     /// Use KUBECONFIG or ~/.kube/config instead of the pod's ServiceAccount; with --signer csr its
     /// token must be bound to a pod on this node
     #[arg(long, env = "SVID_CSI_KUBECONFIG", value_parser = FalseyValueParser::new())]
@@ -142,6 +159,7 @@ struct Settings {
     server: ServerConfig,
     kubelet_dir: PathBuf,
     limits: Limits,
+    workload: WorkloadLimits,
     trust_domain: TrustDomain,
     signer: SignerSettings,
     http_listen: SocketAddr,
@@ -187,6 +205,22 @@ impl NodeArgs {
                 return Err(UsageError::new(setting, "must be an absolute path"));
             }
         }
+        let workload = WorkloadLimits {
+            connections: self.workload_connections,
+            streams: self.workload_streams,
+            calls: self.workload_calls,
+            signatures: self.workload_signatures,
+        };
+        for (setting, value) in [
+            ("--workload-connections", workload.connections),
+            ("--workload-streams", workload.streams),
+            ("--workload-calls", workload.calls),
+            ("--workload-signatures", workload.signatures),
+        ] {
+            if value == 0 {
+                return Err(UsageError::new(setting, "must be at least 1"));
+            }
+        }
         let plugin = plugin_dir(&self.kubelet_dir, &self.driver_name);
         if let (SignerKind::Csr, true) = (self.signer, self.ca_create) {
             let reason = "is for --signer local; with csr the controller has the CA";
@@ -220,6 +254,7 @@ impl NodeArgs {
             },
             kubelet_dir: self.kubelet_dir,
             limits: Limits { default_ttl: default_ttl.min(max_ttl), min_ttl: shortest, max_ttl },
+            workload,
             trust_domain,
             signer,
             http_listen,

@@ -139,7 +139,8 @@ pub(super) async fn serve(settings: Settings) -> Result<()> {
 }
 
 async fn start(settings: Settings) -> Result<Started> {
-    let Settings { server, kubelet_dir, limits, trust_domain, signer, http_listen } = settings;
+    let Settings { server, kubelet_dir, limits, workload, trust_domain, signer, http_listen } =
+        settings;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let mut metrics = Metrics::default();
     let served = workload::Metrics::new(metrics.registry());
@@ -177,6 +178,7 @@ async fn start(settings: Settings) -> Result<Started> {
             mounter: Box::new(LinuxMounter),
             record_key: RecordKey::open(&plugin_dir)?,
             events,
+            workload,
         },
         metrics.clone(),
     )?;

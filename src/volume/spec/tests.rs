@@ -50,8 +50,21 @@ fn a_socket_has_any_plain_name_or_none() {
     }
     assert_eq!(parse_one("socket", "none").unwrap().socket, None);
     for bad in [
-        "", ".", "..", "..data", ".svid", ".sock", "a/b", "a b", "a\0", "ä", "a%20", "bundle.json",
-        "federated", "None ", &"s".repeat(65),
+        "",
+        ".",
+        "..",
+        "..data",
+        ".svid",
+        ".sock",
+        "a/b",
+        "a b",
+        "a\0",
+        "ä",
+        "a%20",
+        "bundle.json",
+        "federated",
+        "None ",
+        &"s".repeat(65),
     ] {
         let error = parse_one("socket", bad).unwrap_err();
         assert!(matches!(error, SpecError::Invalid { name: "socket", .. }), "{bad:?}: {error}");
