@@ -11,7 +11,7 @@ use svid_csi_proto::workload::{
 };
 use tonic::{Request, Response, Status};
 
-use super::{bundles::BundleEncoder, entitlement::updates, x509};
+use super::{bundles::BundleEncoder, entitlement::updates, jwt, status, x509};
 use crate::node::Workload;
 
 /// What a client must send with every request, so that a server that it is tricked into calling
@@ -57,23 +57,28 @@ impl SpiffeWorkloadApi for WorkloadApi {
 
     async fn fetch_jwtsvid(
         &self,
-        _request: Request<JwtsvidRequest>,
+        request: Request<JwtsvidRequest>,
     ) -> Result<Response<JwtsvidResponse>, Status> {
-        Err(Status::unimplemented("there is no JWT key"))
+        let workload = workload(&request)?.clone();
+        Ok(Response::new(jwt::svids(&workload, request.into_inner()).await?))
     }
 
     async fn fetch_jwt_bundles(
         &self,
-        _request: Request<JwtBundlesRequest>,
+        request: Request<JwtBundlesRequest>,
     ) -> Result<Response<Self::FetchJWTBundlesStream>, Status> {
-        Err(Status::unimplemented("there is no JWT key"))
+        let workload = workload(&request)?;
+        workload.serves_jwt().map_err(status::of)?;
+        let encoder = self.bundles.clone();
+        let messages = updates(workload, move |now| jwt::bundles(now, &encoder));
+        Ok(Response::new(Box::pin(messages)))
     }
 
     async fn validate_jwtsvid(
         &self,
-        _request: Request<ValidateJwtsvidRequest>,
+        request: Request<ValidateJwtsvidRequest>,
     ) -> Result<Response<ValidateJwtsvidResponse>, Status> {
-        Err(Status::unimplemented("there is no JWT key"))
+        Ok(Response::new(jwt::validate(workload(&request)?, request.get_ref())?))
     }
 
     async fn fetch_witsvid(

@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
 };
 
 use axum::body::Bytes;
@@ -20,7 +20,7 @@ pub(super) type BundleMap = HashMap<String, Bytes>;
 #[derive(Debug, Default)]
 pub(super) struct BundleEncoder(Mutex<Option<Arc<EncodedBundles>>>);
 
-/// X.509 bundles, each concatenated DER.
+/// X.509 bundles, each concatenated DER, and JWT bundles, each a JWK Set.
 #[derive(Debug)]
 pub(super) struct EncodedBundles {
     source: Arc<TrustBundles>,
@@ -30,6 +30,7 @@ pub(super) struct EncodedBundles {
     pub(super) federated: BundleMap,
     /// Everybody's, the own trust domain included (Workload API §5.2.2).
     pub(super) all: BundleMap,
+    jwt: OnceLock<Option<BundleMap>>,
 }
 
 // === impl BundleEncoder ===
@@ -54,7 +55,21 @@ impl EncodedBundles {
             source.federated.iter().map(|(domain, bundle)| (key(domain), x509(bundle))).collect();
         let mut all = federated.clone();
         all.insert(key(source.own.trust_domain()), own.clone());
-        Self { source, own, federated, all }
+        Self { source, own, federated, all, jwt: OnceLock::new() }
+    }
+
+    /// The JWT keys of everybody who has any, the own trust domain's for certain
+    /// (Workload API §6.2.2). `None` while it has none.
+    pub(super) fn jwt(&self) -> Option<&BundleMap> {
+        let encode = || {
+            let TrustBundles { own, federated } = &*self.source;
+            let all = std::iter::once(own).chain(federated.values());
+            let all = all.filter(|bundle| !bundle.jwt_authorities().is_empty());
+            let all: BundleMap =
+                all.map(|bundle| (key(bundle.trust_domain()), bundle.jwt_jwks().into())).collect();
+            (!own.jwt_authorities().is_empty()).then_some(all)
+        };
+        self.jwt.get_or_init(encode).as_ref()
     }
 }
 

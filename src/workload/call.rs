@@ -15,7 +15,7 @@ use std::{
 use axum::body::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use tokio::time::{Instant, timeout};
-use tokio_util::sync::WaitForCancellationFutureOwned;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::{
     Code, Status,
     body::Body,
@@ -25,15 +25,18 @@ use tower::{Layer, Service};
 use tracing::debug;
 
 use super::{
+    messages::{AdmittedBody, Messages, Refusal},
     method::{Kind, Method},
     metrics::{self, CallLabels, MethodLabel, Metrics},
+    status,
 };
-use crate::{node::Workload, volume::VolumeId};
+use crate::{
+    node::{CallPermit, Refused, Workload, WorkloadError},
+    volume::VolumeId,
+};
 
 /// How long a call may take until its answer begins. Whoever sends no request is cut off.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// Compressed flag and length, before each message.
-const PREFIX: usize = 5;
 
 type Answer = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
 
@@ -56,20 +59,24 @@ struct Call {
     method: Method,
     metrics: Metrics,
     began: Instant,
-    messages: Messages,
+    sent: u64,
     code: Option<Code>,
+    permit: Option<CallPermit>,
 }
-
-/// Counts messages in a body. Frames end where messages do, but may hold several.
-#[derive(Default)]
-struct Messages(u64);
 
 /// What is sent to the client.
 struct CallBody {
     inner: Body,
     call: Call,
-    closing: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
+    messages: Messages,
+    end: Option<End>,
     ended: bool,
+}
+
+/// What ends a stream besides its service.
+struct End {
+    cancelled: Pin<Box<WaitForCancellationFutureOwned>>,
+    refusal: Option<Refusal>,
 }
 
 // === impl CallLayer ===
@@ -103,12 +110,27 @@ where
             return Box::pin(async { Ok(status.into_http()) });
         };
         let method = Method::of(request.uri().path());
-        let call = Call::begin(workload.volume().clone(), method, self.metrics.clone());
+        let mut call = Call::begin(workload.volume().clone(), method, self.metrics.clone());
         let closing = workload.closing().clone();
         if closing.is_cancelled() {
             return Box::pin(async { Ok(call.refuse(closed())) });
         }
-        let answer = self.inner.call(request);
+        match workload.admit() {
+            Ok(permit) => call.permit = Some(permit),
+            Err(refused) => {
+                return Box::pin(async move { Ok(call.refuse(shed(refused))) });
+            }
+        }
+        let (answer, refusal) = match method.kind() {
+            Kind::Unary => (self.inner.call(request), None),
+            Kind::Stream => (self.inner.call(request), None),
+            Kind::Conversation => {
+                let refusal = Refusal::new(&closing);
+                let admitted = |body| AdmittedBody::new(body, workload, refusal.clone());
+                let request = request.map(|body| Body::new(admitted(body)));
+                (self.inner.call(request), Some(refusal))
+            }
+        };
         Box::pin(async move {
             let answer = tokio::select! {
                 answer = timeout(PATIENCE, answer) => answer,
@@ -116,15 +138,18 @@ where
             };
             match answer {
                 Ok(Ok(response)) => {
-                    let stream = method.kind() == Kind::Stream;
-                    let closing = stream.then(|| Box::pin(closing.cancelled_owned()));
-                    Ok(call.answer(response, closing))
+                    let stream = method.kind() != Kind::Unary;
+                    Ok(call.answer(response, stream.then(|| End::new(closing, refusal))))
                 }
                 Ok(Err(never)) => match never {},
                 Err(_) => Ok(call.refuse(Status::unavailable("it took too long"))),
             }
         })
     }
+}
+
+fn shed(refused: Refused) -> Status {
+    status::of(WorkloadError::Refused(refused))
 }
 
 fn closed() -> Status {
@@ -136,8 +161,8 @@ fn closed() -> Status {
 impl Call {
     fn begin(volume: VolumeId, method: Method, metrics: Metrics) -> Self {
         metrics.open.get_or_create(&MethodLabel(method)).inc();
-        let (began, messages) = (Instant::now(), Messages::default());
-        Self { volume, method, metrics, began, messages, code: None }
+        let began = Instant::now();
+        Self { volume, method, metrics, began, sent: 0, code: None, permit: None }
     }
 
     fn refuse(mut self, status: Status) -> Response<Body> {
@@ -145,15 +170,12 @@ impl Call {
         status.into_http()
     }
 
-    fn answer(
-        mut self,
-        response: Response<Body>,
-        closing: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
-    ) -> Response<Body> {
+    fn answer(mut self, response: Response<Body>, end: Option<End>) -> Response<Body> {
         self.code = code(response.headers());
+        let messages = Messages::default();
         response.map(|inner| match inner.is_end_stream() {
             true => inner,
-            false => Body::new(CallBody { inner, call: self, closing, ended: false }),
+            false => Body::new(CallBody { inner, call: self, messages, end, ended: false }),
         })
     }
 }
@@ -167,7 +189,7 @@ impl Drop for Call {
             volume = %self.volume,
             method = method.name(),
             code = metrics::name(code),
-            messages = self.messages.0,
+            messages = self.sent,
             took_us = self.began.elapsed().as_micros() as u64,
             "call"
         );
@@ -177,21 +199,6 @@ impl Drop for Call {
 /// The status among these headers or trailers.
 fn code(headers: &HeaderMap) -> Option<Code> {
     Some(Code::from_bytes(headers.get("grpc-status")?.as_bytes()))
-}
-
-// === impl Messages ===
-
-impl Messages {
-    /// Counts those in a frame.
-    fn count(&mut self, mut frame: &[u8]) -> u64 {
-        let before = self.0;
-        while let Some((&[_, a, b, c, d], rest)) = frame.split_first_chunk::<PREFIX>() {
-            self.0 += 1;
-            let length = u32::from_be_bytes([a, b, c, d]) as usize;
-            frame = rest.get(length..).unwrap_or_default();
-        }
-        self.0 - before
-    }
 }
 
 // === impl CallBody ===
@@ -208,20 +215,20 @@ impl HttpBody for CallBody {
         if me.ended {
             return Poll::Ready(None);
         }
-        let closing = me.closing.as_mut();
-        if closing.is_some_and(|closing| closing.as_mut().poll(context).is_ready()) {
+        if let Some(Poll::Ready(status)) = me.end.as_mut().map(|end| end.poll(context)) {
             me.ended = true;
             me.inner = Body::empty();
-            me.call.code = Some(Code::Unavailable);
+            me.call.code = Some(status.code());
             let mut trailers = HeaderMap::new();
-            closed().add_header(&mut trailers)?;
+            status.add_header(&mut trailers)?;
             return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
         }
         let polled = Pin::new(&mut me.inner).poll_frame(context);
         match &polled {
             Poll::Ready(Some(Ok(frame))) => {
                 if let Some(data) = frame.data_ref() {
-                    let sent = me.call.messages.count(data);
+                    let sent = me.messages.count(data);
+                    me.call.sent += sent;
                     let label = MethodLabel(me.call.method);
                     me.call.metrics.messages.get_or_create(&label).inc_by(sent);
                 } else if let Some(trailers) = frame.trailers_ref() {
@@ -240,5 +247,20 @@ impl HttpBody for CallBody {
 
     fn size_hint(&self) -> SizeHint {
         self.inner.size_hint()
+    }
+}
+
+// === impl End ===
+
+impl End {
+    fn new(closing: CancellationToken, refusal: Option<Refusal>) -> Self {
+        let token = refusal.as_ref().map_or(closing, |refusal| refusal.end().clone());
+        Self { cancelled: Box::pin(token.cancelled_owned()), refusal }
+    }
+
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Status> {
+        let cancelled = self.cancelled.as_mut().poll(context);
+        let reason = || self.refusal.as_ref().and_then(Refusal::reason);
+        cancelled.map(|()| reason().map_or_else(closed, shed))
     }
 }

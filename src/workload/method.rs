@@ -7,21 +7,26 @@ pub(super) enum Kind {
     Unary,
     /// Messages for as long as the client listens.
     Stream,
+    /// The same, and the client may send several, too.
+    Conversation,
 }
 
 /// A method, named `service/method`. Unknown ones are all the same: who calls chooses the name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Method(&'static str);
 
-const STREAMS: [&str; 10] = [
+const STREAMS: [&str; 6] = [
     "SpiffeWorkloadAPI/FetchX509SVID",
     "SpiffeWorkloadAPI/FetchX509Bundles",
     "SpiffeWorkloadAPI/FetchJWTBundles",
     "SpiffeWorkloadAPI/FetchWITSVID",
     "SpiffeWorkloadAPI/FetchWITBundles",
+    "grpc.health.v1.Health/Watch",
+];
+
+const CONVERSATIONS: [&str; 4] = [
     "envoy.service.secret.v3.SecretDiscoveryService/StreamSecrets",
     "envoy.service.secret.v3.SecretDiscoveryService/DeltaSecrets",
-    "grpc.health.v1.Health/Watch",
     "grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
     "grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
 ];
@@ -41,7 +46,8 @@ impl Method {
     /// The method with this path, `/service/method`.
     pub(super) fn of(path: &str) -> Self {
         let name = path.strip_prefix('/').unwrap_or(path);
-        let known = STREAMS.iter().chain(&UNARY).find(|known| **known == name);
+        let mut methods = STREAMS.iter().chain(&CONVERSATIONS).chain(&UNARY);
+        let known = methods.find(|known| **known == name);
         known.map_or(Self::OTHER, |known| Self(known))
     }
 
@@ -51,6 +57,10 @@ impl Method {
     }
 
     pub(super) fn kind(self) -> Kind {
-        if STREAMS.contains(&self.0) { Kind::Stream } else { Kind::Unary }
+        match self.0 {
+            name if STREAMS.contains(&name) => Kind::Stream,
+            name if CONVERSATIONS.contains(&name) => Kind::Conversation,
+            _ => Kind::Unary,
+        }
     }
 }

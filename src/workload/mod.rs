@@ -7,11 +7,14 @@ mod call;
 mod connection;
 mod entitlement;
 mod health;
+mod jwt;
 mod limits;
+mod messages;
 mod method;
 mod metrics;
 mod reflection;
 mod server;
+mod status;
 mod x509;
 
 pub use self::{metrics::Metrics, server::Server};

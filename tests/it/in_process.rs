@@ -62,7 +62,7 @@ pub struct Machine {
 
 /// A process on it.
 pub struct Plugin {
-    node: Arc<Node>,
+    pub node: Arc<Node>,
     _tasks: JoinSet<()>,
 }
 

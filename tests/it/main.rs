@@ -13,6 +13,7 @@
 mod api_server;
 mod bad_requests;
 mod calls;
+mod conformance;
 mod container;
 mod controller;
 mod crash;
@@ -41,3 +42,4 @@ mod taint;
 mod tampered;
 mod volume;
 mod volume_reference;
+mod workload_api;

@@ -373,6 +373,13 @@ impl Pod {
 }
 
 pub async fn connect(path: &Path) -> Result<Channel, tonic::transport::Error> {
+    connect_with(Endpoint::from_static("http://localhost"), path).await
+}
+
+pub async fn connect_with(
+    endpoint: Endpoint,
+    path: &Path,
+) -> Result<Channel, tonic::transport::Error> {
     let path = path.to_owned();
     let connector = service_fn(move |_: Uri| {
         let path = path.clone();
@@ -382,7 +389,7 @@ pub async fn connect(path: &Path) -> Result<Channel, tonic::transport::Error> {
             Ok::<_, std::io::Error>(TokioIo::new(UnixStream::from_std(stream)?))
         }
     });
-    Endpoint::from_static("http://localhost").connect_with_connector(connector).await
+    endpoint.connect_with_connector(connector).await
 }
 
 /// Asserts a gRPC code and that the message has every one of these parts.
