@@ -88,6 +88,11 @@ pub mod envoy {
             }
         }
     }
+    pub mod r#type {
+        pub mod v3 {
+            include!("envoy.type.v3.rs");
+        }
+    }
 }
 
 /// The part of `google.rpc` that secret discovery needs.

@@ -20,7 +20,7 @@ const SERVED: [&str; 3] = [
 
 const DESCRIPTORS: &str = "workload_api.binpb";
 
-const FILES: [(&str, &str); 8] = [
+const FILES: [(&str, &str); 9] = [
     ("csi.v1.rs", "csi.v1.rs"),
     ("pluginregistration.rs", "pluginregistration.rs"),
     // It has no package.
@@ -32,6 +32,7 @@ const FILES: [(&str, &str); 8] = [
     ),
     ("envoy.service.discovery.v3.rs", "envoy.service.discovery.v3.rs"),
     ("envoy.service.secret.v3.rs", "envoy.service.secret.v3.rs"),
+    ("envoy.r#type.v3.rs", "envoy.type.v3.rs"),
     ("google.rpc.rs", "google.rpc.rs"),
 ];
 
