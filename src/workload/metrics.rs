@@ -15,6 +15,7 @@ pub struct Metrics {
     pub(super) calls: Family<CallLabels, Counter>,
     pub(super) open: Family<MethodLabel, Gauge>,
     pub(super) messages: Family<MethodLabel, Counter>,
+    pub(super) rejected_secrets: Counter,
 }
 
 /// The labels `method` and `code`.
@@ -31,7 +32,7 @@ impl Metrics {
     /// Metrics that this registry shows.
     pub fn new(registry: &mut Registry) -> Self {
         let metrics = Self::default();
-        let Self { calls, open, messages } = &metrics;
+        let Self { calls, open, messages, rejected_secrets } = &metrics;
         registry.register(
             "workload_calls",
             "Calls at the volumes' sockets that have ended, by method and gRPC code",
@@ -46,6 +47,11 @@ impl Metrics {
             "workload_messages",
             "Messages sent at the volumes' sockets, by method",
             messages.clone(),
+        );
+        registry.register(
+            "workload_rejected_secrets",
+            "Messages of secrets that an Envoy at a volume's socket refused",
+            rejected_secrets.clone(),
         );
         metrics.touch();
         metrics

@@ -13,6 +13,7 @@ mod messages;
 mod method;
 mod metrics;
 mod reflection;
+mod sds;
 mod server;
 mod status;
 mod x509;

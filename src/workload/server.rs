@@ -17,6 +17,7 @@ use super::{
     limits::{MAX_MESSAGE, limited},
     metrics::Metrics,
     reflection,
+    sds::SecretDiscovery,
 };
 use crate::{node::Arrival, sys::RewriteAuthority};
 
@@ -42,6 +43,7 @@ impl Server {
         let mut routes = Routes::builder();
         routes.add_service(InterceptedService::new(api, check_header));
         routes.add_service(HealthServer::new(health).max_decoding_message_size(MAX_MESSAGE));
+        routes.add_service(SecretDiscovery::service(metrics.clone()));
         reflection::add(&mut routes)?;
         Ok(Self { arrivals, routes: routes.routes(), metrics })
     }

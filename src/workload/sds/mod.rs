@@ -1,0 +1,83 @@
+//! Envoy's secret discovery service, v3: SVID and bundles for a proxy in the pod. Names are those
+//! that SPIRE's agent gives its secrets. As there, no security header is asked for.
+
+mod delta;
+mod protocol;
+mod secrets;
+mod session;
+mod state_of_the_world;
+#[cfg(test)]
+mod tests;
+
+use svid_csi_proto::envoy::service::{
+    discovery::v3::{
+        DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse,
+    },
+    secret::v3::secret_discovery_service_server::{
+        SecretDiscoveryService, SecretDiscoveryServiceServer,
+    },
+};
+use tonic::{Request, Response, Status, Streaming};
+
+use self::{
+    delta::Delta, protocol::Protocol, secrets::Secrets, state_of_the_world::StateOfTheWorld,
+};
+use super::{
+    api::{Messages, workload},
+    entitlement::Entitlement,
+    metrics::Metrics,
+};
+
+/// The longest message in bytes. An Envoy tells of itself, all its extensions included, in the
+/// first one: XXX KiB in 1.40.
+const MAX_MESSAGE: usize = 512 * 1024;
+
+/// The service, for every volume's socket.
+pub(super) struct SecretDiscovery {
+    metrics: Metrics,
+}
+
+// === impl SecretDiscovery ===
+
+impl SecretDiscovery {
+    pub(super) fn service(metrics: Metrics) -> SecretDiscoveryServiceServer<Self> {
+        SecretDiscoveryServiceServer::new(Self { metrics }).max_decoding_message_size(MAX_MESSAGE)
+    }
+
+    fn session<P: Protocol>(
+        &self,
+        request: Request<Streaming<P::Request>>,
+    ) -> Result<Messages<P::Response>, Status> {
+        let workload = workload(&request)?.clone();
+        let requests = request.into_inner();
+        Ok(Box::pin(session::serve::<P>(&workload, self.metrics.clone(), requests)))
+    }
+}
+
+#[tonic::async_trait]
+impl SecretDiscoveryService for SecretDiscovery {
+    type StreamSecretsStream = Messages<DiscoveryResponse>;
+    type DeltaSecretsStream = Messages<DeltaDiscoveryResponse>;
+
+    async fn stream_secrets(
+        &self,
+        request: Request<Streaming<DiscoveryRequest>>,
+    ) -> Result<Response<Self::StreamSecretsStream>, Status> {
+        Ok(Response::new(self.session::<StateOfTheWorld>(request)?))
+    }
+
+    async fn delta_secrets(
+        &self,
+        request: Request<Streaming<DeltaDiscoveryRequest>>,
+    ) -> Result<Response<Self::DeltaSecretsStream>, Status> {
+        Ok(Response::new(self.session::<Delta>(request)?))
+    }
+
+    async fn fetch_secrets(
+        &self,
+        request: Request<DiscoveryRequest>,
+    ) -> Result<Response<DiscoveryResponse>, Status> {
+        let secrets = Secrets::of(&Entitlement::of(workload(&request)?))?;
+        state_of_the_world::fetch(request.into_inner(), &secrets).map(Response::new)
+    }
+}
