@@ -37,6 +37,7 @@ mod reader;
 mod recovery;
 mod rights;
 mod sanity;
+mod secrets;
 mod steps;
 mod taint;
 mod tampered;
