@@ -9,12 +9,12 @@ use super::{
     protocol::{Protocol, Rejection},
     secrets::Secrets,
 };
-use crate::{node::Workload, volume::VolumeId};
+use crate::node::{Refused, Workload};
 
 /// A stream's two directions. What is to be sent is made when it can be sent, and the next request
 /// is read after that: whoever reads slowly gets the newest, and makes nothing pile up.
 struct Session<P: Protocol> {
-    volume: VolumeId,
+    workload: Workload,
     metrics: Metrics,
     follow: Follow,
     requests: Streaming<P::Request>,
@@ -36,7 +36,7 @@ pub(super) fn serve<P: Protocol>(
 ) -> impl Stream<Item = Result<P::Response, Status>> + Send + use<P> {
     let session = Session {
         follow: Follow::new(workload),
-        volume: workload.volume().clone(),
+        workload: workload.clone(),
         metrics,
         requests,
         protocol: P::default(),
@@ -67,6 +67,7 @@ impl<P: Protocol> Session<P> {
                 },
                 request = self.requests.message() => {
                     let Some(request) = request? else { return Ok(Step::End) };
+                    self.workload.admit_message().map_err(too_often)?;
                     if let Some(rejection) = self.protocol.take(request)? {
                         self.rejected(&rejection);
                     }
@@ -78,11 +79,15 @@ impl<P: Protocol> Session<P> {
     /// Says the first time in a stream what its client cannot use; what it has, stays.
     fn rejected(&mut self, rejection: &Rejection) {
         self.metrics.rejected_secrets.inc();
-        let (volume, reason) = (&self.volume, &*rejection.reason);
+        let (volume, reason) = (self.workload.volume(), &*rejection.reason);
         if std::mem::replace(&mut self.rejected, true) {
             debug!(%volume, reason, "an Envoy refused secrets again");
         } else {
             warn!(%volume, reason, "an Envoy refused the secrets that it was sent");
         }
     }
+}
+
+fn too_often(refused: Refused) -> Status {
+    Status::unavailable(refused.to_string())
 }
