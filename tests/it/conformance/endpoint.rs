@@ -2,8 +2,8 @@
 
 use std::{collections::BTreeSet, os::unix::fs::FileTypeExt, process::Command};
 
-use prost_types::FileDescriptorProto;
 use prost::Message;
+use prost_types::FileDescriptorProto;
 use svid_csi::class::Class;
 use svid_csi_proto::workload::{
     JwtBundlesRequest, JwtsvidRequest, ValidateJwtsvidRequest, WitBundlesRequest, WitsvidRequest,
