@@ -22,8 +22,8 @@ help: ## show this
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: setup-build ## pods, rotation, a crash and mutual TLS on this machine, without a cluster
-	@cargo build --release --locked
-	@cargo run --release --locked --quiet -- demo $(ARGS)
+	@hack/program
+	@target/program/release/svid-csi demo $(ARGS)
 
 test: setup-test ## all tests, csi-sanity and a brief fuzz run
 	.ci/contained cargo test --workspace --locked $(ARGS)
@@ -32,8 +32,7 @@ test: setup-test ## all tests, csi-sanity and a brief fuzz run
 check: setup-check ## format, lints, dependency rules
 	cargo fmt --all --check
 	cargo fmt --manifest-path fuzz/Cargo.toml --check
-	cargo clippy --workspace --all-targets --locked -- -D warnings
-	cargo clippy --test e2e --locked -- -D warnings
+	cargo clippy --workspace --all-targets --test e2e --locked -- -D warnings
 	@cargo fetch --locked
 	$(DENY) --offline --locked check --hide-inclusion-graph bans licenses sources
 

@@ -56,7 +56,7 @@ build_one() {
     log=$(dirname "$file").log
     mkdir -p "$(dirname "$file")"
     (cd "$here/tools/$tool" &&
-        exec go build -trimpath -buildvcs=false -mod=readonly -ldflags "-s -w $flags" \
+        exec go build -trimpath -buildvcs=false -mod=readonly -gcflags=all=-dwarf=false -ldflags "-s -w $flags" \
             -o "$file.part" "$package") >"$log" 2>&1 8>&- &
     pid=$!
     # The compiler, being in the background, does not get ^C.
