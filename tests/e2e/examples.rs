@@ -15,13 +15,15 @@ use crate::{
 
 /// What an application must say, besides going on: namespace, application, container, and the words
 /// of one line of its log.
-const TOLD: [(&str, &str, &str, &[&str]); 6] = [
+const TOLD: [(&str, &str, &str, &[&str]); 8] = [
     (MUTUAL_TLS, "client", "client", &["server: ok", "sa/client"]),
     (MUTUAL_TLS, "client", "client", &["stranger: impostor", "sa/stranger"]),
     (MUTUAL_TLS, "stranger", "client", &["server: forbidden", "sa/stranger"]),
     (MUTUAL_TLS, "server", "server", &["reloaded with", "sa/server"]),
     ("svid-example-subpath", "frozen", "app", &["subPath", "expired"]),
     ("svid-example-watcher", "watcher", "app", &["reloaded 1 "]),
+    ("svid-example-workload-go", "app", "app", &["sa/app serial=", " renewals=1 "]),
+    ("svid-example-workload-python", "app", "app", &["sa/app serial=", " renewals=1 "]),
 ];
 const MUTUAL_TLS: &str = "svid-example-mutual-tls";
 
