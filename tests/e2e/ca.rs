@@ -20,6 +20,7 @@ pub const SECRET: &str = "svid-csi-ca";
 pub struct Ca {
     certificate: PathBuf,
     key: PathBuf,
+    jwt_key: PathBuf,
 }
 
 // === impl Ca ===
@@ -38,13 +39,18 @@ impl Ca {
         let rest =
             ["-subj", &names[0], "-addext", &names[1], "-keyout", &files[0], "-out", &files[1]];
         openssl(made.into_iter().chain(kind).chain(rest)).text()?;
-        Ok(Self { certificate, key })
+        let jwt_key = directory.join(format!("{name}-jwt.key"));
+        let bits = ["-pkeyopt", "rsa_keygen_bits:2048", "-out", &shown(&jwt_key)];
+        openssl(["genpkey", "-quiet", "-algorithm", "RSA"].into_iter().chain(bits)).text()?;
+        Ok(Self { certificate, key, jwt_key })
     }
 
     /// Its Secret, to apply.
     pub fn secret(&self) -> Result<Value> {
         let read = |path: &Path| fs::read_to_string(path);
-        Ok(secret(&read(&self.certificate)?, &read(&self.key)?))
+        let mut secret = secret(&read(&self.certificate)?, &read(&self.key)?);
+        secret["stringData"]["jwt.key"] = read(&self.jwt_key)?.into();
+        Ok(secret)
     }
 
     /// Its certificate as a bundle.

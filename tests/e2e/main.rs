@@ -20,6 +20,7 @@ mod fleet;
 mod ground;
 mod helm;
 mod images;
+mod jwt_files;
 mod late;
 mod leave_local;
 mod load;
@@ -39,6 +40,7 @@ mod signer;
 mod story;
 mod watch;
 mod workload;
+mod workload_api;
 
 use std::{
     any::Any,
@@ -104,6 +106,13 @@ const SUITES: &[Suite] = &[
         needs_nodes: true,
         needs_controller: false,
         run: restarts::run,
+    },
+    Suite {
+        name: "workload",
+        about: "go-spiffe and Python at the volume's socket, through kills and upgrades of the driver",
+        needs_nodes: true,
+        needs_controller: false,
+        run: workload_api::run,
     },
     Suite {
         name: "reboot",

@@ -70,7 +70,7 @@ pub fn run(ground: &Ground, story: &Story) -> Result<Seen> {
 }
 
 /// SIGKILL to every driver; kubelet starts each again.
-fn kill_drivers(ground: &Ground) -> Result<()> {
+pub fn kill_drivers(ground: &Ground) -> Result<()> {
     let before = ground.driver_pods()?;
     for pod in &before {
         let pid = pod.process(&pod.container()?.name)?;
@@ -87,7 +87,8 @@ fn kill_drivers(ground: &Ground) -> Result<()> {
     })
 }
 
-fn runs_image(ground: &Ground, tag: &str) -> Result<()> {
+/// Every driver runs an image with this tag.
+pub fn runs_image(ground: &Ground, tag: &str) -> Result<()> {
     let pods = ground.cluster.list(NAMESPACE, "pods", "app.kubernetes.io/component=node")?;
     for pod in pods {
         let image = pod["spec"]["containers"][0]["image"].as_str().unwrap_or_default();
