@@ -2,12 +2,16 @@
 
 #![no_main]
 
+#[path = "../../src/sys/authority/tests/far_side.rs"]
+mod far_side;
+
 use std::{
     io,
     pin::{Pin, pin},
     task::{Context, Poll, Waker},
 };
 
+use far_side::Pieces;
 use libfuzzer_sys::fuzz_target;
 use svid_csi::sys::RewriteAuthority;
 use tokio::io::{AsyncRead, ReadBuf};
@@ -18,6 +22,18 @@ fuzz_target!(|data: &[u8]| {
     assert_eq!(through(data, 1), whole);
     // Whatever is rewritten once is as it should be.
     assert_eq!(through(&whole, usize::MAX), whole);
+    // What `h2` accepts without us it accepts with us too, with the same fields but `:authority`.
+    let (bare, _) = far_side::requests(Pieces::new(data, &[]));
+    let (ours, _) = far_side::requests(RewriteAuthority::new(Pieces::new(data, &[])));
+    let mut ours = ours.into_iter();
+    for mut wanted in bare {
+        for (name, value) in &mut wanted {
+            if name == ":authority" {
+                "u".as_bytes().clone_into(value);
+            }
+        }
+        assert!(ours.any(|request| request == wanted), "{wanted:?} does not arrive");
+    }
 });
 
 /// A connection that hands on so many bytes at a time.

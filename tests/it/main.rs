@@ -21,6 +21,7 @@ mod csr;
 mod demo;
 mod dropped;
 mod fetch;
+mod hostile;
 mod in_process;
 mod inspect;
 mod invariants;

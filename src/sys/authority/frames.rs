@@ -6,6 +6,8 @@ use super::header_block::HeaderBlocks;
 const PREFACE: usize = 24;
 /// Length, type, flags, stream.
 const HEADER: usize = 9;
+/// Where the stream is in it, to its end.
+const STREAM: usize = 5;
 const HEADERS: u8 = 0x1;
 const SETTINGS: u8 = 0x4;
 const CONTINUATION: u8 = 0x9;
@@ -130,6 +132,14 @@ impl Frames {
                 before += 1;
             }
             if flags & PRIORITY != 0 {
+                // `h2` resets a stream that depends on itself and does not read its fields, so that
+                // from there on its table is no longer the client's.
+                let stream = bytes.get(from + STREAM..body)?;
+                let on = bytes.get(body + before..body + before + stream.len())?;
+                let without_flag = |id: &[u8]| id.first().map(|first| first & 0x7f);
+                if without_flag(on) == without_flag(stream) && on.get(1..) == stream.get(1..) {
+                    return None;
+                }
                 before += 5;
             }
         }

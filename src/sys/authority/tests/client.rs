@@ -76,7 +76,8 @@ pub(crate) fn arriving(fields: &[Field]) -> Request {
     fields
 }
 
-fn fields(choose: &mut Choice<'_>) -> Vec<Field> {
+/// A request as `h2` accepts it, but for some `:authority`.
+pub(crate) fn fields(choose: &mut Choice<'_>) -> Vec<Field> {
     let method = ["GET", "POST", "PUT"][choose(3)];
     let path = ["/", "/index.html", "/SpiffeWorkloadAPI/FetchX509SVID"][choose(3)];
     let mut fields = vec![(":method", method.to_owned()), (":path", path.to_owned())];

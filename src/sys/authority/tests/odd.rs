@@ -6,11 +6,15 @@ use super::*;
 fn what_is_not_understood_passes_unchanged() {
     let block = request(&literal(b"\x41", "%2Fa"));
     let whole = frame(HEADERS, ALL, 3, &block);
-    let odd: [(&str, Vec<u8>); 12] = [
+    let odd: [(&str, Vec<u8>); 13] = [
         ("a frame is too long", frame(HEADERS, ALL, 1, &vec![0; 16_385])),
         ("padding is too long", frame(HEADERS, ALL | PADDED, 1, b"\x02\x82")),
         ("padding has no length", frame(HEADERS, ALL | PADDED, 1, b"")),
         ("priority is too short", frame(HEADERS, ALL | PRIORITY, 1, b"\0\0\0\0")),
+        (
+            "a stream depends on itself",
+            frame(HEADERS, ALL | PRIORITY, 1, &[b"\x80\0\0\x01\0", &block[..]].concat()),
+        ),
         ("a block ends within a field", frame(HEADERS, ALL, 1, b"\x82\x44\x05/a")),
         ("a block ends within a number", frame(HEADERS, ALL, 1, b"\x7f\xff")),
         ("a number does not end", frame(HEADERS, ALL, 1, b"\x7f\xff\xff\xff\xff\x01")),
