@@ -122,6 +122,9 @@ pub enum NodeError {
     /// What was signed isn't the JWT-SVID that was asked for.
     #[error("the signer's JWT-SVID was refused: {0}")]
     RefusedJwt(#[from] JwtError),
+    /// The volume asks for files that nobody here can write.
+    #[error("the volume asks for JWT-SVIDs (csi.svid.dev/jwt), and there are none here: {0}")]
+    NoJwt(#[source] SignError),
     /// A key or request could not be made.
     #[error(transparent)]
     Pki(#[from] PkiError),
@@ -174,7 +177,7 @@ impl NodeError {
             | Self::SignerAway { .. }
             | Self::ClockBehind { .. }
             | Self::NoBundle => Class::Unavailable,
-            Self::Sign(error) => error.class(),
+            Self::Sign(error) | Self::NoJwt(error) => error.class(),
             // Whoever signed may be ahead of the bundle that this node has heard of.
             Self::Refused(error) | Self::Behind { error, .. } => error.class(),
             // The key may be newer than the bundle here.

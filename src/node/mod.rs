@@ -7,6 +7,7 @@ mod error;
 mod events;
 mod issuer;
 mod jwt_cache;
+mod jwt_files;
 mod jwt_issuer;
 mod limits;
 mod offer;

@@ -4,7 +4,6 @@ use std::{fmt, sync::Arc};
 
 use super::volume::{Phase, Work};
 use crate::{
-    class::Class,
     pki::{PrivateKey, X509Svid},
     trust::TrustBundles,
 };
@@ -43,11 +42,10 @@ impl Offer {
             return Self::default();
         }
         let svid = work.svid.as_ref();
-        let class = work.last_error.as_ref().map(|error| error.class.as_str());
         Self {
             svid: svid.map(|it| OfferedSvid { x509: it.x509.clone(), key: it.key.clone() }),
-            bundles: work.bundles.clone().map(OfferedBundles),
-            denied: class == Some(Class::Denied.label()),
+            bundles: work.beside.clone().map(OfferedBundles),
+            denied: work.denied,
         }
     }
 }

@@ -132,6 +132,9 @@ impl Node {
                 Err(error)
             }
         })?;
+        if !self.holds_a_set(&volume.target) {
+            self.has_jwt(&spec)?;
+        }
         if spec.pod.uid != volume.target.pod_uid {
             let target = volume.target.path().to_owned();
             return Err(NodeError::OtherPod { target, uid: spec.pod.uid });
@@ -156,6 +159,7 @@ impl Node {
             }
         };
         let id = svid.x509.id().clone();
+        self.provide_jwts(volume, work, &id).await?;
         block_in_place(|| self.put_in_place(volume, work, svid, bundles, &id))?;
         if let Some(pending) = self.pending(volume, work) {
             pending.remove();
@@ -183,6 +187,7 @@ impl Node {
         work.phase = Phase::Pending;
         work.spec = Some(spec.clone());
         work.device = Some(mounted.device);
+        work.jwts.clear();
         let mut svid = None;
         if mounted.fresh {
             work.noswap = mounted.noswap;
@@ -195,6 +200,7 @@ impl Node {
                 work.protected =
                     record.as_ref().map_or(true, |record| record.state == RecordState::Live);
                 svid = store::read_svid(&set, &spec.files);
+                work.jwts = store::read_jwts(&set, spec);
                 if let (Ok(record), Some(svid)) = (record, &svid)
                     && record.pod == spec.pod
                 {
@@ -243,8 +249,7 @@ impl Node {
         work.phase = Phase::Live;
         volume.show(work);
         self.desk.open(volume, socket);
-        if let Some(svid) = &work.svid {
-            let next_look = volume.next_look(&svid.x509, work.taint, began);
+        if let Some(next_look) = volume.next_look(work, began) {
             self.rotator.schedule(volume.id.clone(), next_look);
         }
         // A bundle that was published meanwhile made only those due that were scheduled by then.

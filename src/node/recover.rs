@@ -18,8 +18,8 @@ use crate::{
     pki::{RenewalPolicy, TrustBundle},
     signer::Assigned,
     sys::{AtomicWriter, CurrentSet, TargetPath, VolumeDir},
-    trust::{LiveRoot, RecoveredTrust},
-    volume::{RecordState, Taint, VolumeRecord, VolumeSpec},
+    trust::{LiveRoot, RecoveredTrust, TrustBundles},
+    volume::{LastError, RecordState, VolumeRecord, VolumeSpec},
 };
 
 /// Overdue renewals are spread over this much, or a quarter of what is left if that is less.
@@ -107,6 +107,7 @@ impl NodeGround {
             found.bundle = self.bundle_of(set, Some(&record.spiffe_id), &record.bundles);
             found.until = svid.x509.not_after().min(now + self.limits.max_ttl);
             let bundle = found.bundle.as_ref();
+            work.jwts = store::read_jwts(set, spec);
             // Policy may have assigned another identity just before a crash. What no CA of ours
             // signed was not put there by the driver, and is replaced.
             if *svid.x509.id() == record.spiffe_id
@@ -114,6 +115,11 @@ impl NodeGround {
             {
                 // Of the SVID that it was written beside, and not of the next.
                 work.taint = record.taint.filter(|_| serial_of(&record) == svid.x509.serial_hex());
+                // Until the current bundle is known: the socket answers at once (invariant 4).
+                let beside = bundle.filter(|bundle| {
+                    svid.x509.verify_chain(bundle, now.min(svid.last_second())).is_ok()
+                });
+                work.beside = beside.map(|own| Arc::new(TrustBundles::own(own.clone())));
                 work.svid = Some(svid);
             }
         }
@@ -191,6 +197,7 @@ impl NodeGround {
             noswap: record.noswap,
             vouched: record.bundles.clone(),
             last_error: record.last_error.clone(),
+            denied: record.last_error.as_ref().is_some_and(LastError::is_denied),
             ..Work::default()
         };
         Ok((record, work))
@@ -272,7 +279,7 @@ impl Node {
                 // A set that did not get the current bundle is tried again at once.
                 let at = match &work.svid {
                     Some(svid) if work.bundles.is_some() => {
-                        self.resume_at(&volume, svid, work.taint, now)
+                        self.resume_at(&volume, &work, svid, now)
                     }
                     _ => now,
                 };
@@ -303,12 +310,13 @@ impl Node {
         let Some(bundles) = self.issuer.bundles.current() else {
             return false;
         };
-        let expected = store::files(spec, &svid, &bundles);
+        let expected = store::files(spec, &svid, &bundles, &work.jwts);
         let holds = |dir: &VolumeDir| {
             let set = AtomicWriter::new(dir).current();
             matches!(set, Ok(Some(set)) if store::holds(&set, &expected))
         };
         if self.places.open(&volume.target).is_ok_and(|dir| holds(&dir)) {
+            work.beside = Some(bundles.clone());
             work.bundles = Some(bundles);
             return false;
         }
@@ -345,21 +353,19 @@ impl Node {
         });
     }
 
-    fn resume_at(
-        &self,
-        volume: &Volume,
-        svid: &Svid,
-        taint: Option<Taint>,
-        now: SystemTime,
-    ) -> SystemTime {
-        let at = volume.renew_at(&svid.x509, taint);
+    fn resume_at(&self, volume: &Volume, work: &Work, svid: &Svid, now: SystemTime) -> SystemTime {
+        let jwts = volume.jwts_due(work);
+        let at = volume.renew_at(&svid.x509, work.taint);
+        let at = jwts.map_or(at, |jwts| at.min(jwts));
         if now < svid.x509.not_before() {
             return now;
         }
         if at > now {
             return at;
         }
-        let left = svid.x509.not_after().duration_since(now).unwrap_or_default();
+        let ends = work.jwts.values().map(|svid| svid.expires_at());
+        let end = ends.chain([svid.x509.not_after()]).min().unwrap_or(now);
+        let left = end.duration_since(now).unwrap_or_default();
         let seed = volume.id.renewal_seed(svid.x509.serial_hex());
         now + SPREAD.min(left / 4).mul_f64(RenewalPolicy::fraction(&seed))
     }

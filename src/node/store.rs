@@ -9,15 +9,17 @@ use zeroize::Zeroizing;
 
 use super::{
     NodeError,
+    jwt_files::JwtFiles,
     place::Places,
     volume::{Svid, Volume, Work},
 };
 use crate::{
     id::{SpiffeId, TrustDomain},
+    jose::JwtSvid,
     pki::{PrivateKey, TrustBundle, X509Svid, certificates_from_pem},
     sys::{CurrentSet, FileSet, VolumeDir},
     trust::TrustBundles,
-    volume::{FileNames, RECORD_FILE, RecordState, VolumeRecord, VolumeSpec},
+    volume::{AudienceSet, FileNames, JwtFile, RECORD_FILE, RecordState, VolumeRecord, VolumeSpec},
 };
 
 const BUNDLE: &str = "bundle.json";
@@ -25,9 +27,30 @@ const BUNDLE: &str = "bundle.json";
 const MAX_FILE: usize = 1 << 20;
 
 /// The files of a set.
-pub(super) fn files(spec: &VolumeSpec, svid: &Svid, bundles: &TrustBundles) -> FileSet {
+pub(super) fn files(
+    spec: &VolumeSpec,
+    svid: &Svid,
+    bundles: &TrustBundles,
+    jwts: &JwtFiles,
+) -> FileSet {
     let key = svid.key.to_pem();
-    spec.files.file_set(&key, &svid.x509, &bundles.own, &bundles.federated)
+    let mut set = spec.files.file_set(&key, &svid.x509, &bundles.own, &bundles.federated);
+    for (name, svid) in jwts {
+        set.insert(name, svid.token());
+    }
+    set
+}
+
+/// The JWT-SVIDs of the set on the volume that are for whom they should be. Whether they are good
+/// is not looked at.
+pub(super) fn read_jwts(set: &CurrentSet, spec: &VolumeSpec) -> JwtFiles {
+    let read = |file: &JwtFile| {
+        let bytes = set.read(&file.name, MAX_FILE).ok()?;
+        let svid = JwtSvid::parse(std::str::from_utf8(&bytes).ok()?).ok()?;
+        let audience = AudienceSet::new(svid.audience().to_vec()).ok()?;
+        (audience == file.audience).then(|| (file.name.clone(), Arc::new(svid)))
+    };
+    spec.jwt_files.iter().filter_map(read).collect()
 }
 
 /// The SVID of the set on the volume, if it is whole.

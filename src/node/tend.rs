@@ -17,6 +17,7 @@ use super::{
     volume::{Phase, Svid, Volume, Work},
 };
 use crate::{
+    class::Class,
     id::SpiffeId,
     jitter::random,
     signer::Assigned,
@@ -45,8 +46,7 @@ impl Node {
                 if was_failing && work.last_error.is_none() {
                     self.tell_renewed(&work);
                 }
-                let svid = work.svid.as_ref()?;
-                Some(volume.next_look(&svid.x509, work.taint, began))
+                Some(volume.next_look(&work, began)?)
             }
             Err(error) => Some(self.note_failure(&volume, &mut work, &id, &error)),
         };
@@ -55,6 +55,26 @@ impl Node {
     }
 
     async fn tend_locked(
+        &self,
+        volume: &Volume,
+        work: &mut Work,
+        id: &SpiffeId,
+        due: SystemTime,
+    ) -> Result<(), NodeError> {
+        let failures = work.failures;
+        let mut tended = self.tend_svid(volume, work, id, due).await;
+        // Whom policy denies its identity gets no new token either.
+        if !work.denied {
+            tended = tended.and(self.tend_jwts(volume, work).await);
+        }
+        if tended.is_err() {
+            // What succeeded beside it does not make the next try come sooner.
+            work.failures = work.failures.max(failures);
+        }
+        tended
+    }
+
+    async fn tend_svid(
         &self,
         volume: &Volume,
         work: &mut Work,
@@ -105,6 +125,7 @@ impl Node {
 
     async fn renew(&self, volume: &Volume, work: &mut Work) -> Result<(), NodeError> {
         let renewed = self.renew_once(volume, work).await;
+        work.denied = renewed.as_ref().is_err_and(|error| error.class() == Class::Denied);
         let outcome = Outcome::of(&renewed, NodeError::class);
         self.metrics.renewals.get_or_create(&outcome).inc();
         renewed
@@ -223,7 +244,7 @@ impl Node {
     ) -> Result<(), NodeError> {
         let spec = work.spec.as_ref().ok_or(NodeError::Panicked)?;
         let dir = self.places.open_ours(&volume.target, work.device)?;
-        let (files, ownership) = (store::files(spec, &svid, &bundles), spec.ownership);
+        let (files, ownership) = (store::files(spec, &svid, &bundles, &work.jwts), spec.ownership);
         let digest = store::bundle_digest(&files);
         if let Some(digest) = &digest
             && work.phase == Phase::Live
@@ -239,6 +260,7 @@ impl Node {
         work.vouched = digest.into_iter().collect();
         let before = work.svid.replace(svid);
         self.mark_taint_of_next(work, before.as_ref(), self.clock.now());
+        work.beside = Some(bundles.clone());
         work.bundles = Some(bundles);
         work.succeeded();
         self.places.write_record(&dir, volume, work, RecordState::Live, id)
@@ -272,7 +294,8 @@ impl Node {
         let (now, class) = (self.clock.now(), error.class());
         work.failed(now, class, &error.to_string());
         self.tell_not_renewed(work, error);
-        let end = work.svid.as_ref().map(|svid| svid.x509.not_after());
+        let tokens = work.jwts.values().map(|svid| svid.expires_at());
+        let end = work.svid.iter().map(|svid| svid.x509.not_after()).chain(tokens).min();
         let remaining = end.and_then(|end| end.duration_since(now).ok()).unwrap_or_default();
         let wait = error.retry_after();
         let delay = backoff::delay(class, work.failures, remaining, wait, random());

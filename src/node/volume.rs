@@ -8,7 +8,10 @@ use std::{
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::{desk::Door, jwt_cache::JwtCache, limits, metrics::VolumeState, offer::Offer};
+use super::{
+    desk::Door, jwt_cache::JwtCache, jwt_files::JwtFiles, limits, metrics::VolumeState,
+    offer::Offer,
+};
 use crate::{
     class::Class,
     pki::{PrivateKey, RenewalPolicy, X509Svid},
@@ -19,7 +22,7 @@ use crate::{
 };
 
 /// No volume is renewed again sooner than this.
-const SOONEST: Duration = Duration::from_secs(4);
+pub(super) const SOONEST: Duration = Duration::from_secs(4);
 
 /// A published volume, or one that is about to be. Its target never changes.
 #[derive(Debug)]
@@ -58,6 +61,10 @@ pub(super) struct Work {
     pub(super) svid: Option<Svid>,
     /// What the set on the volume trusts; `None` where that isn't known to be current.
     pub(super) bundles: Option<Arc<TrustBundles>>,
+    /// What stands beside the SVID on the volume, current or not: it verifies by this.
+    pub(super) beside: Option<Arc<TrustBundles>>,
+    /// The tokens on the volume.
+    pub(super) jwts: JwtFiles,
     /// SHA-256 of each `bundle.json` that the record on the volume vouches for.
     pub(super) vouched: Vec<String>,
     /// Set while the SVID is under a CA key that is believed stolen.
@@ -65,6 +72,8 @@ pub(super) struct Work {
     /// Failed renewals in a row.
     pub(super) failures: u32,
     pub(super) last_error: Option<LastError>,
+    /// Policy refused the last renewal of the SVID.
+    pub(super) denied: bool,
 }
 
 /// How far a volume has come.
@@ -201,10 +210,10 @@ impl Volume {
         }
     }
 
-    /// When to look at the volume after this SVID was put in place by work that began then. An
+    /// When to look at this SVID again that was put in place by work that began then. An
     /// issuer that is about to end gives ever shorter lives: without a floor, their renewals would
     /// never stop.
-    pub(super) fn next_look(
+    pub(super) fn next_look_at_svid(
         &self,
         svid: &X509Svid,
         taint: Option<Taint>,
@@ -239,10 +248,13 @@ impl Default for Work {
             assigned: None,
             svid: None,
             bundles: None,
+            beside: None,
+            jwts: JwtFiles::new(),
             vouched: Vec::new(),
             taint: None,
             failures: 0,
             last_error: None,
+            denied: false,
         }
     }
 }
@@ -313,9 +325,9 @@ mod tests {
         let svid = issue(Duration::from_secs(10));
         let renew_at = volume.renew_at(&svid, None);
         let late = renew_at - Duration::from_millis(1);
-        assert_eq!(volume.next_look(&svid, None, start), renew_at);
-        assert_eq!(volume.next_look(&svid, None, late), renew_at);
+        assert_eq!(volume.next_look_at_svid(&svid, None, start), renew_at);
+        assert_eq!(volume.next_look_at_svid(&svid, None, late), renew_at);
         // As from an issuer about to end: due as soon as it was made.
-        assert_eq!(volume.next_look(&svid, None, renew_at), renew_at + SOONEST);
+        assert_eq!(volume.next_look_at_svid(&svid, None, renew_at), renew_at + SOONEST);
     }
 }

@@ -165,6 +165,11 @@ impl LastError {
     pub fn new(at: SystemTime, class: Class, message: &str) -> Self {
         Self { at, class: class.label().to_owned(), message: message.chars().take(2048).collect() }
     }
+
+    /// Whether policy was against it.
+    pub fn is_denied(&self) -> bool {
+        self.class == Class::Denied.label()
+    }
 }
 
 // === impl RecordError ===

@@ -192,7 +192,9 @@ fn stats_of_volumes_and_of_none() {
         for (id, path, code) in wrong {
             assert_eq!(stats(id, path).await.unwrap_err().code(), code);
         }
-        assert!(Command::new("umount").arg(node.target(&pod)).status().unwrap().success());
+        assert!(
+            Command::new("umount").arg("-l").arg(node.target(&pod)).status().unwrap().success()
+        );
         let path = node.target(&pod).display().to_string();
         let condition = stats(pod.volume_id(), path).await.unwrap().volume_condition.unwrap();
         assert!(condition.abnormal && condition.message.contains("not mounted"));
@@ -212,7 +214,9 @@ fn unpublish_of_what_is_unknown_or_gone_with_a_reboot() {
         node.unpublish(&pod).await.unwrap();
         assert!(!node.target(&pod).exists());
         node.publish(&pod).await.unwrap();
-        assert!(Command::new("umount").arg(node.target(&pod)).status().unwrap().success());
+        assert!(
+            Command::new("umount").arg("-l").arg(node.target(&pod)).status().unwrap().success()
+        );
         node.unpublish(&pod).await.unwrap();
         node.unpublish(&pod).await.unwrap();
         assert!(!node.target(&pod).exists());

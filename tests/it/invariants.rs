@@ -9,7 +9,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use svid_csi::{id::SpiffeId, pki::X509Svid};
+use svid_csi::{id::SpiffeId, pki::X509Svid, sys::socket};
 
 use crate::{
     local_ca::now,
@@ -70,8 +70,11 @@ pub fn assert_tidy(node: &Node, live: &[Pod]) -> Snapshot {
             }
         }
         assert!((1..=3).contains(&sets), "{sets} sets in {target:?}");
-        let expected = ["..data", ".svid", "bundle.json", "ca.crt", "tls.crt", "tls.key"];
+        let expected =
+            ["..data", ".svid", "bundle.json", "ca.crt", "spiffe.sock", "tls.crt", "tls.key"];
         assert_eq!(others, expected, "{target:?}");
+        let connected = socket::connect(&target.join("spiffe.sock"));
+        assert!(connected.is_ok(), "nobody listens in {target:?}");
         assert_eq!(names(&target.join(".svid")), ["record.json"]);
         let record = node.record(pod).unwrap();
         assert_eq!(record["state"], "live", "{record}");
