@@ -238,7 +238,8 @@ fn application(ground: &Ground, program: &str, driver: &str, node: &str, grouped
     spec["volumes"][0]["csi"]["driver"] = driver.into();
     let container = &mut spec["containers"][0];
     container["command"] = json!([format!("/usr/local/bin/{program}")]);
-    container["env"] = json!([{"name": "SPIFFE_ENDPOINT_SOCKET", "value": "unix:///svid/spiffe.sock"}]);
+    container["env"] =
+        json!([{"name": "SPIFFE_ENDPOINT_SOCKET", "value": "unix:///svid/spiffe.sock"}]);
     container["securityContext"] = confined();
     let mounts = container["volumeMounts"].as_array_mut();
     mounts.into_iter().for_each(|mounts| mounts.push(json!({"name": "tmp", "mountPath": "/tmp"})));

@@ -211,9 +211,9 @@ fn bundles_come_in_every_form() {
     };
     let workload = Workload::saying(said);
     let socket = address(&workload);
-    run(&socket, &["bundle"]).has(0, &["1 authority", "no JWT bundles", "jwt.key"], &[]);
+    run(&socket, &["bundle"]).has(0, &["1 authority", "no JWT bundles", "JWT key"], &[]);
     run(&socket, &["bundle", "-o", "jwks"]).has(1, &[], &["Unimplemented"]);
-    run(&socket, &["jwt", "-a", "x"]).has(1, &[], &["Unimplemented: no key", "jwt.key"]);
+    run(&socket, &["jwt", "-a", "x"]).has(1, &[], &["Unimplemented: no key", "need a signer"]);
 }
 
 #[test]
@@ -269,5 +269,9 @@ fn what_fails_says_what_to_do() {
     stale(&path).has(1, &[], &["nobody serves it now"]);
     // A server without the service is not healthy.
     let workload = Workload::saying(Said::well());
-    run(&address(&workload), &["healthcheck"]).has(1, &[], &["Unimplemented", "does not serve"]);
+    run(&address(&workload), &["healthcheck"]).has(
+        1,
+        &[],
+        &["Unimplemented", "does not have this"],
+    );
 }

@@ -130,6 +130,8 @@ fn every_layout_is_good_and_recognised_with_and_without_its_record() {
             assert_eq!(volume["attributes"]["layout"], layout);
             assert_eq!(volume["set"]["sequence"], 1);
             assert_eq!(volume["directory"]["mode"], "0755");
+            assert_eq!(volume["socket"]["name"], "spiffe.sock");
+            assert_eq!(volume["socket"]["state"], "serving");
             let mount = &volume["mount"];
             assert_eq!((&mount["fsType"], &mount["ours"]), (&"tmpfs".into(), &true.into()));
             assert_eq!(mount["noswap"], record["noswap"]);

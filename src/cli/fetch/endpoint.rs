@@ -14,7 +14,7 @@ use crate::cli::channel;
 
 /// The address of a Workload API.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Endpoint {
+pub(in crate::cli) enum Endpoint {
     Unix(PathBuf),
     Tcp(SocketAddr),
 }

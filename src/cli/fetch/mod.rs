@@ -15,7 +15,8 @@ use anyhow::Result;
 use clap::{Args, Subcommand};
 use tokio::time::timeout;
 
-use self::{endpoint::Endpoint, trouble::Trouble};
+use self::endpoint::Endpoint;
+pub(super) use self::trouble::Trouble;
 use super::{UsageError, output::print};
 use crate::{clock::Clock, volume::duration};
 

@@ -9,7 +9,7 @@ use crate::cli::inspect::clean;
 
 /// Why a call failed.
 #[derive(Debug)]
-pub(super) enum Trouble {
+pub(in crate::cli) enum Trouble {
     /// There is no connection. The kind says why, if it is the socket's.
     Connection(Option<io::ErrorKind>, String),
     /// The server refused.
@@ -18,13 +18,13 @@ pub(super) enum Trouble {
     Empty,
     TimedOut(Duration),
     /// Any of these, and where.
-    At(Box<Trouble>, Endpoint),
+    At(Box<(Trouble, Endpoint)>),
 }
 
 // === impl Trouble ===
 
 impl Trouble {
-    pub(super) fn connection(error: transport::Error) -> Self {
+    pub(in crate::cli) fn connection(error: transport::Error) -> Self {
         let mut cause: &dyn Error = &error;
         let mut text = error.to_string();
         loop {
@@ -45,14 +45,14 @@ impl Trouble {
     }
 
     pub(super) fn at(self, endpoint: &Endpoint) -> Self {
-        Self::At(Box::new(self), endpoint.clone())
+        Self::At(Box::new((self, endpoint.clone())))
     }
 
     /// The gRPC code, if the server refused.
     pub(super) fn code(&self) -> Option<Code> {
         match self {
             Self::Refused(status) => Some(status.code()),
-            Self::At(trouble, _) => trouble.code(),
+            Self::At(inner) => inner.0.code(),
             Self::Connection(..) | Self::Empty | Self::TimedOut(_) => None,
         }
     }
@@ -61,7 +61,7 @@ impl Trouble {
     pub(super) fn message(&self) -> Option<&str> {
         match self {
             Self::Refused(status) => Some(status.message()),
-            Self::At(trouble, _) => trouble.message(),
+            Self::At(inner) => inner.0.message(),
             Self::Connection(..) | Self::Empty | Self::TimedOut(_) => None,
         }
     }
@@ -76,7 +76,7 @@ impl Trouble {
                 "the node plugin or its signer is busy or stuck: look at its log, or give --timeout \
                  more"
             }
-            Self::At(trouble, _) => trouble.action(),
+            Self::At(inner) => inner.0.action(),
         }
     }
 }
@@ -109,8 +109,7 @@ fn refusal_action(status: &Status) -> &'static str {
             "starting, stopping, too many calls from this volume, or its signer is away: try again"
         }
         Code::Unimplemented => {
-            "it does not serve this. JWT-SVIDs need a JWT key: --signer local takes jwt.key beside \
-             its CA's tls.key, which --ca-create makes; --signer csr has none yet"
+            "the server does not have this: JWT-SVIDs need a signer with a JWT key"
         }
         Code::InvalidArgument => "look at the arguments",
         Code::ResourceExhausted => "it is larger than this client takes",
@@ -133,7 +132,7 @@ impl fmt::Display for Trouble {
             }
             Self::Empty => f.write_str("no answer")?,
             Self::TimedOut(patience) => write!(f, "no answer within {} s", patience.as_secs())?,
-            Self::At(trouble, endpoint) => return write!(f, "{endpoint}: {trouble}"),
+            Self::At(inner) => return write!(f, "{}: {}", inner.1, inner.0),
         }
         write!(f, "; {}", self.action())
     }

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fs::Metadata, os::unix::fs::MetadataExt};
 
 use serde::{Serialize, Serializer};
 
-use super::moment::Moment;
+use super::{moment::Moment, socket::Socket};
 use crate::volume::{PodInfo, RecordState};
 
 /// A certificate, the first of its chain.
@@ -106,6 +106,8 @@ pub(super) struct Volume {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) mount: Option<Mount>,
     pub(super) federated: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) socket: Option<Socket>,
 }
 
 /// What the driver's record says; names and meaning as in `record.json`.

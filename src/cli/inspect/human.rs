@@ -189,6 +189,9 @@ fn volume(rows: &mut Vec<Row>, volume: &Volume, now: SystemTime) {
         let text = format!("{} from {}{whose}{swap}", mount.fs_type, mount.source);
         rows.push(("mount", text));
     }
+    if let Some(socket) = &volume.socket {
+        rows.push(("socket", format!("{}, {}", socket.name, socket.state.for_people())));
+    }
     rows.push(("directory", volume.directory.to_string()));
 }
 

@@ -13,6 +13,7 @@ mod names;
 mod ownership;
 mod recorded;
 mod report;
+mod socket;
 mod style;
 mod volume;
 

@@ -112,6 +112,7 @@ pub(super) enum Code {
     Record,
     RenewalFailing,
     RenewalOverdue,
+    Socket,
     Tainted,
     Unreadable,
     Unrecognised,
@@ -213,6 +214,8 @@ mod tests {
             Record,
             RenewalFailing,
             RenewalOverdue,
+            Socket,
+            Tainted,
             Unreadable,
             Unrecognised,
         ] {

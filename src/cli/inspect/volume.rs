@@ -12,6 +12,7 @@ use super::{
     names::{self, BUNDLE_JSON, FEDERATED, Names},
     ownership, recorded,
     report::{Code, Inspected, Kind},
+    socket,
 };
 use crate::{
     id::SpiffeId,
@@ -52,6 +53,11 @@ pub(super) fn inspect(result: &mut Inspected, path: &Path, setting: &Setting) {
         renewal(result, record, svid, now);
     }
     ownership::judge(result, &directory, spec.as_ref());
+    // A copy has none, and what is pending has none yet.
+    let mounted = directory.mount.as_ref().is_some_and(|mount| mount.ours);
+    let socket = (mounted && directory.set.is_ok())
+        .then(|| socket::judge(result, path, spec.as_ref()))
+        .flatten();
     let id = svid.as_ref().map(X509Svid::id);
     let domain = id.or(record.map(|record| &record.spiffe_id)).map(SpiffeId::trust_domain);
     result.volume = Some(Volume {
@@ -60,6 +66,7 @@ pub(super) fn inspect(result: &mut Inspected, path: &Path, setting: &Setting) {
         recorded: record.map(recorded::show),
         directory: directory.owner,
         federated: federated(&directory),
+        socket,
         set: directory.set.ok().map(|(set, _)| set),
         mount: directory.mount,
     });

@@ -59,6 +59,7 @@ fn a_watch_goes_on_after_the_plugin_was_killed() {
         node.start().await;
         assert_eq!(next(&mut lines), first);
         child.kill().unwrap();
+        child.wait().unwrap();
         let told = BufReader::new(child.stderr.take().unwrap()).lines().next().unwrap().unwrap();
         assert!(told.contains("spiffe.sock: "), "{told}");
     });

@@ -28,7 +28,8 @@ fn an_expired_volume_is_bad() {
         });
         let expired = expired.await;
         assert_eq!(expired.code, Some(1));
-        assert_eq!(expired.problems(), [("error", "expired")]);
+        assert_eq!(expired.problems(), [("error", "expired"), ("error", "socket")]);
+        assert_eq!(expired.result()["volume"]["socket"]["state"], "silent");
         assert_eq!(expired.result()["chain"]["verified"], true);
         let left = &expired.result()["svid"]["expiresInSeconds"];
         assert!(left.as_i64().unwrap() < 0);
