@@ -90,6 +90,11 @@ impl JwtAuthority {
         &self.0.key_id
     }
 
+    /// RFC 7638, SHA-256: the name that a key of ours has.
+    pub fn thumbprint(&self) -> String {
+        thumbprint(&self.0.key)
+    }
+
     /// For people: `rsa-2048`, `ecdsa-p256`.
     pub fn describe(&self) -> String {
         self.0.key.describe()

@@ -79,7 +79,6 @@ fn unknown_types_and_uses_are_ignored() {
         ("kty", json!("AKP")),
         ("kty", json!(7)),
         ("kty", Value::Null),
-        ("use", json!("jwt-svid")),
         ("use", json!("wit-svid")),
         ("use", json!("sig")),
         ("use", Value::Null),

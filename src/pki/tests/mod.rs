@@ -3,6 +3,7 @@
 mod authority;
 mod bundle;
 mod csr;
+mod jwt;
 mod key;
 mod openssl;
 mod svid;
