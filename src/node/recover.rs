@@ -15,6 +15,7 @@ use super::{
 };
 use crate::{
     id::SpiffeId,
+    jose::distinct,
     pki::{RenewalPolicy, TrustBundle},
     signer::Assigned,
     sys::{AtomicWriter, CurrentSet, TargetPath, VolumeDir},
@@ -244,7 +245,13 @@ impl Recovered {
             }
         }
         let newest = self.trust.bundle.as_ref().and_then(TrustBundle::sequence);
-        if self.trust.bundle.is_none() || bundle.sequence() > newest {
+        let is_newest = self.trust.bundle.is_none() || bundle.sequence() > newest;
+        // Those of the newest come first, as it has them: so no volume is rewritten for the order.
+        let known = std::mem::take(&mut self.trust.jwt_authorities);
+        let found = bundle.jwt_authorities().to_vec();
+        let (first, then) = if is_newest { (found, known) } else { (known, found) };
+        self.trust.jwt_authorities = distinct(first.into_iter().chain(then)).to_vec();
+        if is_newest {
             self.trust.bundle = Some(bundle);
         }
     }

@@ -1,9 +1,10 @@
 //! One bundle of what the sources say: a pure rule.
 
-use crate::pki::{Certificate, TrustBundle};
+use crate::pki::TrustBundle;
 
-/// The bundle that every volume gets: the roots of `own`, which is the local CA's, and of `shared`,
-/// which is the controller's. Neither can take a root away that the other has (invariant 6). What
+/// The bundle that every volume gets: the roots and JWT authorities of `own`, which is the local
+/// CA's, and of `shared`, which is the controller's. Neither can take one away that the other has
+/// (invariant 6). What
 /// is in the `held` bundle already keeps its place there. The sequence number grows with every
 /// change of content (SPIFFE Trust Domain and Bundle §4.1.1).
 ///
@@ -20,11 +21,11 @@ pub(super) fn merge(
     let Some(held) = held.filter(|held| held.trust_domain() == next.trust_domain()) else {
         return Some(next);
     };
-    if same_roots(&next, held) && own.is_some() && shared.is_some() {
+    if same_set(&next, held) && own.is_some() && shared.is_some() {
         // A restart or a source that only counted up must not rewrite every volume.
         return Some(held.clone());
     }
-    let least = match next.x509_authorities() == held.x509_authorities() {
+    let least = match next.same_authorities(held) {
         true => held.sequence(),
         false => held.sequence().map(|sequence| sequence.saturating_add(1)),
     };
@@ -32,9 +33,13 @@ pub(super) fn merge(
     Some(next.with_sequence(sequence))
 }
 
-fn same_roots(one: &TrustBundle, other: &TrustBundle) -> bool {
-    let (one, other) = (one.x509_authorities(), other.x509_authorities());
-    one.len() == other.len() && one.iter().all(|root: &Certificate| other.contains(root))
+/// Whether both have the same authorities, in whatever order.
+fn same_set(one: &TrustBundle, other: &TrustBundle) -> bool {
+    fn same<T: PartialEq>(one: &[T], other: &[T]) -> bool {
+        one.len() == other.len() && one.iter().all(|item| other.contains(item))
+    }
+    same(one.x509_authorities(), other.x509_authorities())
+        && same(one.jwt_authorities(), other.jwt_authorities())
 }
 
 #[cfg(test)]
@@ -44,7 +49,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::pki::{Authority, KeyAlgorithm};
+    use crate::{
+        jose::{JwtAuthority, JwtKey, JwtKeyAlgorithm},
+        pki::{Authority, Certificate, KeyAlgorithm},
+    };
 
     /// Some roots to choose from.
     fn roots() -> Vec<Certificate> {
@@ -59,12 +67,22 @@ mod tests {
             .collect()
     }
 
+    /// Some JWT authorities to choose from.
+    fn keys() -> Vec<JwtAuthority> {
+        let key = || JwtKey::generate(JwtKeyAlgorithm::Es256).unwrap();
+        (0..3).map(|_| key().authority().clone()).collect()
+    }
+
     /// The roots whose bit is set, at least the first.
     fn bundle(roots: &[Certificate], bits: u8, sequence: Option<u64>) -> TrustBundle {
         let bits = if bits & 31 == 0 { 1 } else { bits };
-        let chosen = roots.iter().enumerate().filter(|(at, _)| bits >> at & 1 == 1);
-        let chosen = chosen.map(|(_, root)| root.clone()).collect();
-        TrustBundle::new("example.org".parse().unwrap(), chosen).unwrap().with_sequence(sequence)
+        let domain = "example.org".parse().unwrap();
+        TrustBundle::new(domain, chosen(roots, bits)).unwrap().with_sequence(sequence)
+    }
+
+    fn chosen<T: Clone>(items: &[T], bits: u8) -> Vec<T> {
+        let chosen = items.iter().enumerate().filter(|(at, _)| bits >> at & 1 == 1);
+        chosen.map(|(_, item)| item.clone()).collect()
     }
 
     fn maybe() -> impl Strategy<Value = Option<(u8, Option<u64>)>> {
@@ -73,13 +91,16 @@ mod tests {
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
-        /// Invariants 3 and 6: never empty, never without a root that a source has, and the
-        /// sequence number goes up with every change and never down.
+        /// Invariants 3 and 6: never empty, never without a root or JWT authority that a source
+        /// has, and the sequence number goes up with every change and never down.
         #[test]
-        fn the_merged_bundle_has_every_root_and_counts_up(steps in proptest::collection::vec((maybe(), maybe()), 1..12), start in maybe()) {
-            let roots = roots();
+        fn the_merged_bundle_has_every_authority_and_counts_up(steps in proptest::collection::vec((maybe(), maybe()), 1..12), start in maybe()) {
+            let (roots, keys) = (roots(), keys());
             let make = |given: Option<(u8, Option<u64>)>| {
-                given.map(|(bits, sequence)| bundle(&roots, bits, sequence))
+                let made = |(bits, sequence)| {
+                    bundle(&roots, bits, sequence).with_jwt_authorities(chosen(&keys, bits >> 5))
+                };
+                given.map(made)
             };
             let mut held = make(start);
             for (own, shared) in steps {
@@ -94,14 +115,21 @@ mod tests {
                     for root in source.x509_authorities() {
                         prop_assert!(next.contains(root));
                     }
+                    for key in source.jwt_authorities().iter() {
+                        prop_assert!(next.jwt_authorities().contains(key));
+                    }
                 }
                 for root in next.x509_authorities() {
                     let known = sources.iter().any(|source| source.contains(root));
                     prop_assert!(known || sources.is_empty(), "a root that nobody has");
                 }
+                for key in next.jwt_authorities().iter() {
+                    let known = sources.iter().any(|source| source.jwt_authorities().contains(key));
+                    prop_assert!(known || sources.is_empty(), "a key that nobody has");
+                }
                 if let Some(held) = &held {
                     prop_assert!(next.sequence() >= held.sequence());
-                    if next.x509_authorities() != held.x509_authorities() && held.sequence().is_some() {
+                    if !next.same_authorities(held) && held.sequence().is_some() {
                         prop_assert!(next.sequence() > held.sequence());
                     }
                 }

@@ -21,6 +21,7 @@ pub use self::{
 };
 use crate::{
     id::TrustDomain,
+    jose::JwtAuthority,
     pki::{Certificate, TrustBundle},
 };
 
@@ -59,6 +60,8 @@ pub struct LiveRoot {
 pub struct RecoveredTrust {
     /// The roots that live SVIDs, or those that they replaced, may chain to.
     pub roots: Vec<LiveRoot>,
+    /// The JWT authorities that a volume holds, each once. What they signed is not known.
+    pub jwt_authorities: Vec<JwtAuthority>,
     /// The newest bundle found.
     pub bundle: Option<TrustBundle>,
 }

@@ -56,7 +56,7 @@ pub enum PublishedError {
         held: u64,
     },
     /// It changed, and doesn't say so.
-    #[error("its roots are others than before, under the same spiffe_sequence {0}")]
+    #[error("its keys are others than before, under the same spiffe_sequence {0}")]
     SameSequence(u64),
 }
 
@@ -92,7 +92,7 @@ impl PublishedTrust {
         if found < before {
             return Err(PublishedError::Older { found, held: before });
         }
-        if found == before && self.bundle.x509_authorities() != held.x509_authorities() {
+        if found == before && !self.bundle.same_authorities(held) {
             return Err(PublishedError::SameSequence(found));
         }
         Ok(())

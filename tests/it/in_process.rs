@@ -22,7 +22,7 @@ use svid_csi::{
     pki::{Authority, KeyAlgorithm, TrustBundle, X509Svid},
     signer::{
         SignError, SignRequest, Signer, SignerStatus,
-        local::{LocalConfig, LocalSigner},
+        local::{LocalConfig, LocalJwtConfig, LocalSigner},
     },
     sys::{KubeletDir, LinuxMounter},
     trust::{BundleStore, TrustBundles},
@@ -194,6 +194,7 @@ impl Machine {
             create: false,
             trust_domain: TRUST_DOMAIN.parse().unwrap(),
             propagation: HOUR,
+            jwt: LocalJwtConfig::default(),
         };
         let signer = LocalSigner::open(config, recovered.trust, self.clock.clone());
         let signer = Arc::new(signer);

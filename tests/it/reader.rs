@@ -21,7 +21,7 @@ use svid_csi::{
         Node as InProcess, NodeConfig, NodeGround, PublishRequest, RecordKey, metrics::Metrics,
     },
     pki::{TrustBundle, certificates_from_pem},
-    signer::local::{LocalConfig, LocalSigner},
+    signer::local::{LocalConfig, LocalJwtConfig, LocalSigner},
     sys::{KubeletDir, LinuxMounter},
     volume::{Limits, VolumeContext, VolumeId},
 };
@@ -231,6 +231,7 @@ fn a_thousand_rotations_show_no_reader_a_mismatched_or_missing_file() {
             create: true,
             trust_domain: TRUST_DOMAIN.parse().unwrap(),
             propagation: Duration::ZERO,
+            jwt: LocalJwtConfig::default(),
         };
         let signer = LocalSigner::open(config, Default::default(), clock.clone());
         let bundles = signer.bundles();

@@ -1,5 +1,6 @@
 //! `svid-csi node`: from arguments to a running node plugin.
 
+mod jwt;
 mod serve;
 mod signing;
 
@@ -12,6 +13,7 @@ use std::{
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum, builder::FalseyValueParser};
 
+use self::jwt::JwtArgs;
 use super::{
     UsageError,
     telemetry::{self, LogFormat, LogLevel},
@@ -81,17 +83,20 @@ pub(super) struct NodeArgs {
     bundle_config_map: Option<String>,
 
     /// With --signer local: directory of the CA: tls.crt, tls.key and, for an intermediate, ca.crt;
-    /// without a usable one nothing is signed until there is
+    /// without a usable one nothing is signed until there is; and jwt.key, which signs JWT-SVIDs
     #[arg(long, env = "SVID_CSI_CA_DIR", default_value = "/var/lib/svid-csi/ca")]
     ca_dir: PathBuf,
 
-    /// With --signer local: make a CA in --ca-dir if there is none
+    /// With --signer local: make a CA and a JWT key in --ca-dir if there is none
     #[arg(long, env = "SVID_CSI_CA_CREATE", value_parser = FalseyValueParser::new())]
     ca_create: bool,
 
-    /// With --signer local: how long a new CA is in every bundle before it signs
+    /// With --signer local: how long a new CA or JWT key is in every bundle before it signs
     #[arg(long, env = "SVID_CSI_CA_PROPAGATION", default_value = "5m", value_name = "DURATION")]
     ca_propagation: String,
+
+    #[command(flatten)]
+    jwt: JwtArgs,
 
     /// Lifetime of an SVID whose volume names none; --max-ttl if that is less
     #[arg(long, env = "SVID_CSI_DEFAULT_TTL", default_value = "1h", value_name = "DURATION")]
@@ -226,6 +231,7 @@ impl NodeArgs {
             let reason = "is for --signer local; with csr the controller has the CA";
             return Err(UsageError::new("--ca-create", reason));
         }
+        let jwt = self.jwt.settings(self.signer)?;
         let bundle_map = match (self.bundle_config_map, self.signer) {
             // An empty variable of the environment is none.
             (Some(name), _) if !name.is_empty() => Some(name),
@@ -239,6 +245,7 @@ impl NodeArgs {
                 create: self.ca_create,
                 trust_domain: trust_domain.clone(),
                 propagation,
+                jwt,
             },
             bundle_map,
             kubeconfig: self.kubeconfig,

@@ -1,5 +1,5 @@
 //! The CA's files: `tls.crt`, `tls.key` and, for an intermediate, `ca.crt`, as in a mounted
-//! Secret of type `kubernetes.io/tls`.
+//! Secret of type `kubernetes.io/tls`. Beside them `jwt.key`, which signs JWT-SVIDs.
 
 use std::{
     fs::{self, DirBuilder, File, Permissions},
@@ -13,6 +13,7 @@ use zeroize::Zeroizing;
 
 use crate::{
     id::TrustDomain,
+    jose::{JwtKey, JwtKeyAlgorithm, JwtKeyError},
     pki::{Authority, AuthorityError, KeyAlgorithm, PrivateKey},
     sys::{DirLock, effective_uid},
 };
@@ -20,6 +21,7 @@ use crate::{
 const CERTIFICATE: &str = "tls.crt";
 const KEY: &str = "tls.key";
 const ROOTS: &str = "ca.crt";
+const JWT_KEY: &str = "jwt.key";
 const MAX_FILE: u64 = 1 << 20;
 /// In a volume made by kubelet, the link to the files of now.
 const DATA: &str = "..data";
@@ -99,6 +101,17 @@ pub enum CaError {
         /// What went wrong.
         source: AuthorityError,
     },
+    /// What is in the file can't sign JWT-SVIDs.
+    #[error("{path} can't be used: {source}")]
+    JwtKey {
+        /// Its file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: JwtKeyError,
+    },
+    /// It was there and is not any more.
+    #[error("{0} is gone: put it back, or another in its place")]
+    JwtKeyGone(PathBuf),
     /// The operating system refused.
     #[error("{doing} {path}: {source}")]
     Io {
@@ -157,12 +170,7 @@ impl CaDirectory {
     /// Makes a self-signed CA unless one is there. Of several processes that do so at once, one
     /// makes it and the others find it.
     pub(super) fn create_if_missing(&self, now: SystemTime) -> Result<(), CaError> {
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&self.path)
-            .map_err(|source| self.io("create", source))?;
-        let _lock = DirLock::acquire(&self.path).map_err(|source| self.io("lock", source))?;
+        let _lock = self.make()?;
         match self.read() {
             Ok(_) => return Ok(()),
             Err(CaError::Missing(_)) => {}
@@ -182,6 +190,55 @@ impl CaDirectory {
         // The key comes first: a certificate without it would look like a loss.
         self.write(KEY, authority.key_pem().as_bytes(), 0o600)?;
         self.write(CERTIFICATE, authority.certificate_pem().as_bytes(), 0o644)?;
+        self.sync()
+    }
+
+    /// Makes a JWT key unless a file of that name is there, under the same lock.
+    pub(super) fn create_jwt_key_if_missing(
+        &self,
+        algorithm: JwtKeyAlgorithm,
+    ) -> Result<(), CaError> {
+        let path = self.jwt_key_path();
+        if fs::symlink_metadata(&path).is_ok() {
+            return Ok(());
+        }
+        let _lock = self.make()?;
+        if fs::symlink_metadata(&path).is_ok() {
+            return Ok(());
+        }
+        self.sweep().map_err(|source| self.io("tidy", source))?;
+        let failed = |source| CaError::JwtKey { path: path.clone(), source };
+        let key = JwtKey::generate(algorithm).map_err(failed)?;
+        self.write(JWT_KEY, key.to_pem().map_err(failed)?.as_bytes(), 0o600)?;
+        self.sync()
+    }
+
+    /// Reads the JWT key's file; `None` if there is none.
+    pub(super) fn read_jwt_key(&self) -> Result<Option<Zeroizing<String>>, CaError> {
+        self.read_one(JWT_KEY, true)
+    }
+
+    /// Makes a key of the file.
+    pub(super) fn load_jwt_key(&self, file: &str) -> Result<JwtKey, CaError> {
+        JwtKey::from_pem(file)
+            .map_err(|source| CaError::JwtKey { path: self.jwt_key_path(), source })
+    }
+
+    pub(super) fn jwt_key_path(&self) -> PathBuf {
+        self.path.join(JWT_KEY)
+    }
+
+    /// Makes the directory and locks it.
+    fn make(&self) -> Result<DirLock, CaError> {
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&self.path)
+            .map_err(|source| self.io("create", source))?;
+        DirLock::acquire(&self.path).map_err(|source| self.io("lock", source))
+    }
+
+    fn sync(&self) -> Result<(), CaError> {
         File::open(&self.path)
             .and_then(|directory| directory.sync_all())
             .map_err(|source| self.io("write", source))

@@ -2,6 +2,8 @@
 //! can sign any identity; DESIGN.md invariant 5 needs a cluster signer.
 
 mod directory;
+mod jwt;
+mod jwt_rollover;
 mod rollover;
 #[cfg(test)]
 mod tests;
@@ -17,16 +19,18 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-pub use self::directory::CaError;
+pub use self::{directory::CaError, jwt::LocalJwtConfig};
 use self::{
     directory::{CaDirectory, CaFiles},
+    jwt::JwtSigning,
     rollover::{Offer, Rollover},
 };
-use super::{SignError, SignRequest, Signer, SignerStatus};
+use super::{JwtRequest, SignError, SignRequest, Signer, SignerStatus};
 use crate::{
     class::Class,
     clock::Clock,
     id::TrustDomain,
+    jose::{JwtAuthority, JwtSvid},
     pki::{BundleError, Certificate, TrustBundle, X509Svid},
     trust::{BundleSource, BundleStore, RecoveredTrust},
 };
@@ -48,8 +52,10 @@ pub struct LocalConfig {
     pub create: bool,
     /// The trust domain that it signs for.
     pub trust_domain: TrustDomain,
-    /// For how long a new root is published before it signs.
+    /// For how long a new root or JWT key is published before it signs.
     pub propagation: Duration,
+    /// What JWT-SVIDs are like.
+    pub jwt: LocalJwtConfig,
 }
 
 /// Signs with a CA from a directory and publishes its bundle. Without a good CA it signs nothing,
@@ -65,6 +71,7 @@ pub struct LocalSigner {
 
 struct State {
     rollover: Rollover,
+    jwt: JwtSigning,
     /// What was last taken from the directory.
     files: Option<CaFiles>,
     /// Why the files on disk now can't be used.
@@ -77,13 +84,14 @@ struct State {
 // === impl LocalSigner ===
 
 impl LocalSigner {
-    /// Opens the CA, making one if that was asked for. The bundle it publishes has the roots of
-    /// `recovered` that are still needed; while there is no good CA, all of them.
+    /// Opens the CA and the JWT key, making what is missing if that was asked for. The bundle it
+    /// publishes has the roots and JWT authorities of `recovered` that are still needed; while there
+    /// is no good CA, all of the roots.
     pub fn open(config: LocalConfig, recovered: RecoveredTrust, clock: Arc<dyn Clock>) -> Self {
         let now = clock.now();
-        let LocalConfig { directory, create, trust_domain, propagation } = config;
+        let LocalConfig { directory, create, trust_domain, propagation, jwt } = config;
         let directory = CaDirectory::new(directory, trust_domain.clone());
-        let RecoveredTrust { roots: mut live, bundle } = recovered;
+        let RecoveredTrust { roots: mut live, jwt_authorities, bundle } = recovered;
         // In the order that the volumes have them, so that none is rewritten for that alone.
         let order = bundle.as_ref().map_or(&[][..], TrustBundle::x509_authorities);
         live.sort_by_key(|root| {
@@ -108,9 +116,11 @@ impl LocalSigner {
         let reload_failures = u64::from(broken.is_some());
         let rollover = Rollover::new(active, live, propagation, now);
         let bundles = Arc::default();
-        let state = State { rollover, files, broken, reload_failures, published: bundle };
+        let jwt = JwtSigning::new(jwt, jwt_authorities, propagation, now);
+        let state = State { rollover, jwt, files, broken, reload_failures, published: bundle };
         let state = Mutex::new(state);
         let signer = Self { directory, create, trust_domain, clock, bundles, state };
+        signer.look_for_jwt_key(now);
         signer.publish(&mut signer.lock(), now);
         signer
     }
@@ -120,9 +130,10 @@ impl LocalSigner {
         self.bundles.clone()
     }
 
-    /// Looks once. The CA in memory goes on whatever is found.
+    /// Looks once. What is in memory goes on whatever is found.
     fn poll(&self) {
         let now = self.clock.now();
+        self.look_for_jwt_key(now);
         let create = self.create && self.lock().rollover.active().is_none();
         let files = read(&self.directory, create, now);
         let mut state = self.lock();
@@ -165,12 +176,22 @@ impl LocalSigner {
         self.publish(&mut state, now);
     }
 
+    /// Looks for the JWT key, of which X.509 never depends.
+    fn look_for_jwt_key(&self, now: SystemTime) {
+        // To make one takes a while.
+        let wanted = self.lock().jwt.wants().filter(|_| self.create);
+        let made = wanted.map_or(Ok(()), |it| self.directory.create_jwt_key_if_missing(it));
+        let found = made.and_then(|()| self.directory.read_jwt_key());
+        self.lock().jwt.take(&self.directory, found, now);
+    }
+
     fn publish(&self, state: &mut State, now: SystemTime) {
         let roots = state.rollover.roots();
         if roots.is_empty() {
             return;
         }
-        match bundle(&self.trust_domain, roots, state.published.as_ref(), now) {
+        let jwt = state.jwt.authorities();
+        match bundle(&self.trust_domain, roots, jwt, state.published.as_ref(), now) {
             Ok(next) => {
                 state.published = Some(next.clone());
                 self.bundles.publish_own(next);
@@ -210,23 +231,24 @@ fn read(directory: &CaDirectory, create: bool, now: SystemTime) -> Result<CaFile
     directory.read()
 }
 
-/// The bundle of these roots. What did not change keeps its sequence number, so that a restart
+/// The bundle of these authorities. What did not change keeps its sequence number, so that a restart
 /// rewrites no volume (SPIFFE Trust Domain and Bundle §4.1.1).
 fn bundle(
     domain: &TrustDomain,
     roots: Vec<Certificate>,
+    jwt: Vec<JwtAuthority>,
     last: Option<&TrustBundle>,
     now: SystemTime,
 ) -> Result<TrustBundle, BundleError> {
+    let bundle = TrustBundle::new(domain.clone(), roots)?.with_jwt_authorities(jwt);
     let seconds = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     let sequence = match last {
-        Some(last) if last.trust_domain() == domain && last.x509_authorities() == roots => {
+        Some(last) if last.trust_domain() == domain && last.same_authorities(&bundle) => {
             last.sequence().unwrap_or(seconds)
         }
         Some(last) => seconds.max(last.sequence().unwrap_or(0) + 1),
         None => seconds,
     };
-    let bundle = TrustBundle::new(domain.clone(), roots)?;
     Ok(bundle.with_sequence(Some(sequence)).with_refresh_hint(Some(REFRESH_HINT)))
 }
 
@@ -236,7 +258,10 @@ impl BundleSource for LocalSigner {
     async fn follow(&self, stop: CancellationToken) {
         loop {
             self.poll();
-            let ready = self.lock().rollover.can_sign(self.clock.now());
+            let ready = {
+                let state = self.lock();
+                state.rollover.can_sign(self.clock.now()) && !state.jwt.is_settling()
+            };
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = sleep(if ready { POLL } else { URGENT_POLL }) => {}
@@ -245,7 +270,8 @@ impl BundleSource for LocalSigner {
     }
 
     fn refused(&self) -> u64 {
-        self.lock().reload_failures
+        let state = self.lock();
+        state.reload_failures + state.jwt.failures()
     }
 }
 
@@ -281,5 +307,21 @@ impl Signer for LocalSigner {
             false => Err(self.obstacle(&state, now)),
         };
         SignerStatus { ready, ca_not_after }
+    }
+
+    async fn sign_jwt(&self, request: &JwtRequest) -> Result<JwtSvid, SignError> {
+        let now = self.clock.now();
+        let (key, claims) = {
+            let mut guard = self.lock();
+            let State { jwt, published, .. } = &mut *guard;
+            jwt.prepare(request, &self.directory, published.as_ref(), now)?
+        };
+        key.sign(&claims).map_err(|error| {
+            SignError::new(error.class(), format!("the local JWT key did not sign: {error}"))
+        })
+    }
+
+    fn signs_jwt(&self) -> Result<(), SignError> {
+        self.lock().jwt.check(&self.directory)
     }
 }

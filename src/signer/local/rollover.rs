@@ -15,11 +15,11 @@ use crate::{
 };
 
 /// Clocks differ: a root outlives what it signed by this much.
-const SKEW: Duration = Duration::from_secs(60);
+pub(super) const SKEW: Duration = Duration::from_secs(60);
 
 /// How long a new root is published where no CA can sign meanwhile: for this node's own volumes
 /// to take it in, and short enough that a publish that waits sees it sign.
-const SETTLE: Duration = Duration::from_secs(5);
+pub(super) const SETTLE: Duration = Duration::from_secs(5);
 
 /// The CA that signs, the one that will, and the roots that are still needed.
 #[derive(Debug)]

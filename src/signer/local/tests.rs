@@ -1,4 +1,5 @@
 mod broken;
+mod jwt;
 
 use std::{
     fs::{self, Permissions},
@@ -12,6 +13,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::{
     id::SpiffeId,
+    jose::JwtKeyAlgorithm,
     pki::{Authority, Csr, KeyAlgorithm, PrivateKey, TrustBundle},
     volume::PodInfo,
 };
@@ -43,7 +45,9 @@ fn domain() -> TrustDomain {
 
 fn config(directory: &Path, create: bool) -> LocalConfig {
     let propagation = Duration::from_secs(PROPAGATION);
-    LocalConfig { directory: directory.to_owned(), create, trust_domain: domain(), propagation }
+    let jwt = LocalJwtConfig { key_algorithm: JwtKeyAlgorithm::Es256, ..LocalJwtConfig::default() };
+    let (directory, trust_domain) = (directory.to_owned(), domain());
+    LocalConfig { directory, create, trust_domain, propagation, jwt }
 }
 
 fn open(directory: &Path, create: bool, clock: &Arc<TestClock>) -> LocalSigner {
@@ -138,7 +142,7 @@ fn a_ca_is_made_on_request_only_and_found_again() {
     let fixed = usable(&directory, false, &clock);
     assert_eq!(roots(&fixed), [certificate]);
     let files: Vec<_> = fs::read_dir(&directory).unwrap().collect();
-    assert_eq!(files.len(), 2, "{files:?}");
+    assert_eq!(files.len(), 3, "{files:?}");
 }
 
 #[test]
@@ -395,6 +399,7 @@ async fn a_ca_that_changed_while_nobody_looked_signs_at_once_beside_the_recovere
             certificate: old_root.clone(),
             until: clock.now() + Duration::from_secs(1_000),
         }],
+        jwt_authorities: vec![],
         bundle: Some(bundle.with_sequence(Some(far))),
     };
     let signer = LocalSigner::open(config(root.path(), false), recovered, clock.clone());
@@ -413,7 +418,8 @@ fn a_restart_without_a_change_keeps_the_sequence() {
     let ca = new_ca(&clock);
     put(root.path(), &ca);
     let bundle = TrustBundle::new(domain(), ca.roots().to_vec()).unwrap();
-    let recovered = RecoveredTrust { roots: vec![], bundle: Some(bundle.with_sequence(Some(7))) };
+    let recovered =
+        RecoveredTrust { bundle: Some(bundle.with_sequence(Some(7))), ..RecoveredTrust::default() };
     let signer = LocalSigner::open(config(root.path(), false), recovered, clock.clone());
     assert_eq!(bundle_of(&signer).sequence(), Some(7));
 }

@@ -14,7 +14,7 @@ fn recovered(authorities: &[&Authority], clock: &TestClock) -> RecoveredTrust {
     let until = clock.now() + Duration::from_secs(1_000);
     // As one finds them: in any order.
     let roots = authorities.iter().rev().map(|authority| live(authority, until)).collect();
-    RecoveredTrust { roots, bundle: Some(bundle) }
+    RecoveredTrust { roots, bundle: Some(bundle), ..RecoveredTrust::default() }
 }
 
 fn start(directory: &Path, trust: RecoveredTrust, clock: &Arc<TestClock>) -> LocalSigner {
