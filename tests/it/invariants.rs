@@ -153,7 +153,8 @@ fn moment(svid: &X509Svid) -> SystemTime {
 /// A workload's key is on its tmpfs and nowhere else.
 #[track_caller]
 fn assert_keys_stay(node: &Node) {
-    let (root, ca) = (node.path(""), node.ca_dir().join("tls.key"));
+    let root = node.path("");
+    let signers = ["tls.key", "jwt.key"].map(|name| node.ca_dir().join(name));
     let device = fs::metadata(&root).unwrap().dev();
     let mut rest = vec![root];
     while let Some(path) = rest.pop() {
@@ -161,7 +162,7 @@ fn assert_keys_stay(node: &Node) {
         let Ok(metadata) = fs::symlink_metadata(&path) else {
             continue;
         };
-        if metadata.dev() != device || path == ca {
+        if metadata.dev() != device || signers.contains(&path) {
             continue;
         }
         if metadata.is_dir() {
