@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test check chart e2e bench fuzz image image-check push example-image setup setup-build setup-test setup-e2e setup-image setup-chart setup-check clean
+.PHONY: help demo test clients check chart e2e bench fuzz image image-check push example-image setup setup-build setup-test setup-clients setup-e2e setup-image setup-chart setup-check clean
 
 DENY_VERSION := 0.20.2
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/svid-csi
@@ -25,14 +25,19 @@ demo: setup-build ## pods, rotation, a crash and mutual TLS on this machine, wit
 	@hack/program
 	@target/program/release/svid-csi demo $(ARGS)
 
-test: setup-test ## all tests, csi-sanity and a brief fuzz run
+test: setup-test setup-clients ## all tests, csi-sanity, SPIFFE clients and a brief fuzz run
 	.ci/contained cargo test --workspace --locked $(ARGS)
+	.ci/contained cargo test --quiet --locked --test clients
 	.ci/contained fuzz/run $(FUZZ_SECONDS)
+
+clients: setup-clients ## SPIFFE libraries of five languages at the plugin's sockets; UPDATE=1 for docs/clients.md
+	.ci/contained cargo test --quiet --locked --test clients
 
 check: setup-check ## format, lints, dependency rules
 	cargo fmt --all --check
 	cargo fmt --manifest-path fuzz/Cargo.toml --check
-	cargo clippy --workspace --all-targets --test e2e --locked -- -D warnings
+	cargo fmt --manifest-path tests/clients/rust/Cargo.toml --check
+	cargo clippy --workspace --all-targets --test e2e --test clients --locked -- -D warnings
 	@cargo fetch --locked
 	$(DENY) --offline --locked check --hide-inclusion-graph bans licenses sources
 
@@ -76,6 +81,9 @@ setup-build:
 
 setup-test:
 	@.ci/setup test
+
+setup-clients:
+	@.ci/setup clients
 
 setup-e2e:
 	@.ci/setup e2e

@@ -13,6 +13,7 @@
 mod api_server;
 mod bad_requests;
 mod calls;
+mod clients;
 mod conformance;
 mod container;
 mod controller;
