@@ -18,7 +18,7 @@ use async_trait::async_trait;
 use svid_csi::{
     clock::{Clock, SystemClock},
     id::TrustDomain,
-    node::{Node, NodeConfig, NodeGround, PublishRequest, RecordKey, Recovered},
+    node::{Node, NodeConfig, NodeGround, PublishRequest, RecordKey, Recovered, metrics::Metrics},
     pki::{Authority, KeyAlgorithm, TrustBundle, X509Svid},
     signer::{
         SignError, SignRequest, Signer, SignerStatus,
@@ -146,6 +146,14 @@ impl Machine {
     }
 
     fn look_around(&self, trust_domain: &str) -> (NodeGround, Recovered) {
+        self.look_around_with(trust_domain, Arc::default())
+    }
+
+    fn look_around_with(
+        &self,
+        trust_domain: &str,
+        metrics: Arc<Metrics>,
+    ) -> (NodeGround, Recovered) {
         let config = NodeConfig {
             driver_name: DRIVER.to_owned(),
             kubelet: KubeletDir::open(&self.kubelet()).unwrap(),
@@ -156,13 +164,22 @@ impl Machine {
             events: Default::default(),
             workload: Default::default(),
         };
-        let ground = NodeGround::new(config, Arc::default()).unwrap();
+        let ground = NodeGround::new(config, metrics).unwrap();
         let recovered = ground.look_around(self.clock.now()).unwrap();
         (ground, recovered)
     }
 
     pub fn start(&self, signer: Arc<dyn Signer>, store: Arc<BundleStore>) -> Plugin {
-        let (ground, recovered) = self.look_around(TRUST_DOMAIN);
+        self.start_with(signer, store, Arc::default())
+    }
+
+    pub fn start_with(
+        &self,
+        signer: Arc<dyn Signer>,
+        store: Arc<BundleStore>,
+        metrics: Arc<Metrics>,
+    ) -> Plugin {
+        let (ground, recovered) = self.look_around_with(TRUST_DOMAIN, metrics);
         let (node, inbox) = ground.with_signer(signer, store, self.clock.clone());
         node.take_over(recovered);
         let mut tasks = JoinSet::new();

@@ -223,16 +223,6 @@ requirements! {
             "ValidateJWTSVID", "FetchWITSVID", "FetchWITBundles",
         ];
         assert_eq!(methods, standard);
-        // Nor is anything else answered under its name.
-        let channel = connect(&ground.socket(&pod)).await.unwrap();
-        let mut grpc = tonic::client::Grpc::new(channel);
-        grpc.ready().await.unwrap();
-        let mut request = Request::new(X509svidRequest {});
-        request.metadata_mut().insert("workload.spiffe.io", "true".parse().unwrap());
-        let codec = tonic_prost::ProstCodec::<X509svidRequest, X509svidRequest>::default();
-        let path = "/SpiffeWorkloadAPI/FetchEverything".parse().unwrap();
-        let status = grpc.unary(request, path, codec).await.unwrap_err();
-        assert_eq!(status.code(), Code::Unimplemented, "{status:?}");
     }
 
     WorkloadEndpoint "7" Should

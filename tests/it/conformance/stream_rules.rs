@@ -7,11 +7,12 @@ use svid_csi_proto::workload::{
     JwtBundlesRequest, JwtsvidRequest, ValidateJwtsvidRequest, WitBundlesRequest, WitsvidRequest,
     X509BundlesRequest, X509svidRequest,
 };
-use tonic::Code;
+use tonic::{Code, Request};
 
 use super::requirements;
 use crate::{
     in_process::authority,
+    plugin::connect,
     workload_api::{Ground, message},
 };
 
@@ -53,6 +54,22 @@ requirements! {
             assert!(status.message().contains("set a JWT key"), "it says what to do: {status:?}");
         }
         message(&mut api.fetch_x509svid(X509svidRequest {}).await.unwrap().into_inner()).await;
+    }
+
+    WorkloadApi "2" Must
+    "The Workload API is not extended: under its name nothing else is answered."
+    async fn workload_api_2_other_methods_are_unimplemented() {
+        let ground = Ground::new();
+        let (pod, _) = ground.pod(1).await;
+        let channel = connect(&ground.socket(&pod)).await.unwrap();
+        let mut grpc = tonic::client::Grpc::new(channel);
+        grpc.ready().await.unwrap();
+        let mut request = Request::new(X509svidRequest {});
+        request.metadata_mut().insert("workload.spiffe.io", "true".parse().unwrap());
+        let codec = tonic_prost::ProstCodec::<X509svidRequest, X509svidRequest>::default();
+        let path = "/SpiffeWorkloadAPI/FetchEverything".parse().unwrap();
+        let status = grpc.unary(request, path, codec).await.unwrap_err();
+        assert_eq!(status.code(), Code::Unimplemented, "{status:?}");
     }
 
     WorkloadApi "4.3" Must

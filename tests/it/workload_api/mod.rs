@@ -2,12 +2,16 @@
 //! holds.
 
 mod client;
+mod crowd;
+mod ends;
+mod limits;
 mod signer;
 mod streams;
 
 use std::{path::PathBuf, sync::Arc};
 
 use svid_csi::{
+    node::metrics::Metrics as NodeMetrics,
     pki::Authority,
     trust::{BundleStore, TrustBundles},
     workload::{Metrics, Server},
@@ -36,6 +40,7 @@ struct Running {
     plugin: Plugin,
     stop: CancellationToken,
     server: JoinSet<()>,
+    metrics: Arc<NodeMetrics>,
 }
 
 // === impl Ground ===
@@ -61,17 +66,21 @@ impl Ground {
 
     /// Starts a process, which finds what one before it left.
     pub fn start(&mut self) {
-        let plugin = self.machine.start(self.signer.clone(), self.store.clone());
+        let mut metrics = NodeMetrics::default();
+        let served = Metrics::new(metrics.registry());
+        let metrics = Arc::new(metrics);
+        let (signer, store) = (self.signer.clone(), self.store.clone());
+        let plugin = self.machine.start_with(signer, store, metrics.clone());
         let (stop, mut server) = (CancellationToken::new(), JoinSet::new());
         let arrivals = plugin.node.arrivals().unwrap();
-        let serving = Server::new(arrivals, Metrics::default()).unwrap().run(stop.clone());
+        let serving = Server::new(arrivals, served).unwrap().run(stop.clone());
         server.spawn(async { serving.await.unwrap() });
-        self.running = Some(Running { plugin, stop, server });
+        self.running = Some(Running { plugin, stop, server, metrics });
     }
 
     /// Ends the process as SIGTERM does.
     pub async fn terminate(&mut self) {
-        let Running { plugin, stop, mut server } = self.running.take().unwrap();
+        let Running { plugin, stop, mut server, .. } = self.running.take().unwrap();
         plugin.node.close_sockets().await;
         stop.cancel();
         while let Some(ended) = server.join_next().await {
@@ -81,6 +90,11 @@ impl Ground {
 
     pub fn plugin(&self) -> &Plugin {
         &self.running.as_ref().unwrap().plugin
+    }
+
+    /// What `/metrics` shows.
+    pub fn metrics(&self) -> String {
+        self.running.as_ref().unwrap().metrics.encode().unwrap()
     }
 
     pub async fn publish(&self, pod: &Pod) {

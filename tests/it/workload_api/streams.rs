@@ -17,7 +17,7 @@ use tonic::Code;
 use super::{Ground, ended, message};
 use crate::{
     in_process::authority,
-    plugin::{Node, Pod, on_a_node},
+    plugin::{Pod, on_a_node},
     volume::Set,
 };
 
@@ -150,83 +150,6 @@ fn a_slow_reader_gets_the_newest() {
         }
         assert!(bytes < 65_535 + 2 * newest.len(), "{messages} messages of {bytes} bytes");
         assert!(messages < 200, "{messages} messages");
-    });
-}
-
-/// go-spiffe takes a reset stream for its own doing and never comes back.
-#[test]
-fn unpublish_ends_that_volumes_streams_as_unavailable_and_no_others() {
-    on_a_node(async || {
-        let ground = Ground::new();
-        let (gone, mut going) = ground.pod(1).await;
-        let (_stays, mut staying) = ground.pod(2).await;
-        let mut ending = going.fetch_x509svid(X509svidRequest {}).await.unwrap().into_inner();
-        let mut going_on = staying.fetch_x509svid(X509svidRequest {}).await.unwrap().into_inner();
-        message(&mut ending).await;
-        message(&mut going_on).await;
-        ground.unpublish(&gone).await;
-        let status = ended(&mut ending).await;
-        assert_eq!(status.code(), Code::Unavailable, "{status:?}");
-        assert!(status.message().contains("connect again"), "from trailers: {status:?}");
-        assert!(timeout(SILENCE, going_on.message()).await.is_err());
-        // The connection ends too, though its client would keep it.
-        let end = timeout(Duration::from_secs(5), async {
-            while let Err(status) = going.fetch_x509svid(X509svidRequest {}).await {
-                assert_eq!(status.code(), Code::Unavailable, "{status:?}");
-                if !status.message().contains("connect again") {
-                    return;
-                }
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
-            panic!("it is served still");
-        });
-        end.await.expect("the connection stays open");
-    });
-}
-
-#[test]
-fn the_end_of_the_process_ends_streams_as_unavailable() {
-    on_a_node(async || {
-        let mut ground = Ground::new();
-        let (pod, mut api) = ground.pod(1).await;
-        let mut stream = api.fetch_x509svid(X509svidRequest {}).await.unwrap().into_inner();
-        let before = message(&mut stream).await;
-        let ((), status) = tokio::join!(ground.terminate(), ended(&mut stream));
-        assert_eq!(status.code(), Code::Unavailable, "{status:?}");
-        assert!(status.message().contains("connect again"), "from trailers: {status:?}");
-        // Invariant 4: the next process answers at the same path, with the same SVID.
-        ground.start();
-        let mut stream = api.fetch_x509svid(X509svidRequest {}).await;
-        if stream.is_err() {
-            stream = api.fetch_x509svid(X509svidRequest {}).await;
-        }
-        let after = message(&mut stream.unwrap().into_inner()).await;
-        assert_eq!(after, before);
-        assert_eq!(ground.signer.signed.load(Ordering::SeqCst), 1);
-        drop(pod);
-    });
-}
-
-/// Invariant 4, with the real process: whoever is connected connects again at the same path.
-#[test]
-fn sockets_answer_again_after_sigkill_and_end_properly_on_sigterm() {
-    on_a_node(async || {
-        let mut node = Node::started(&[]).await;
-        let pod = Pod::new(1);
-        node.publish(&pod).await.unwrap();
-        let socket = node.target(&pod).join("spiffe.sock");
-        let mut api = super::with_header(&socket).await;
-        let mut stream = api.fetch_x509svid(X509svidRequest {}).await.unwrap().into_inner();
-        let before = message(&mut stream).await;
-        node.kill().await;
-        assert_eq!(ended(&mut stream).await.code(), Code::Unavailable);
-        node.start().await;
-        let mut stream = api.fetch_x509svid(X509svidRequest {}).await.unwrap().into_inner();
-        assert_eq!(message(&mut stream).await, before);
-        let (code, status) = tokio::join!(node.terminate(), ended(&mut stream));
-        assert_eq!(code, Some(0));
-        assert_eq!(status.code(), Code::Unavailable, "{status:?}");
-        assert!(status.message().contains("connect again"), "from trailers: {status:?}");
     });
 }
 
