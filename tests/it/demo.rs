@@ -156,7 +156,7 @@ fn holds(uid: Option<u32>, namespace: &str) {
     assert_eq!(events[0]["event"], "start");
     let steps: Vec<_> =
         all("event", "step").iter().map(|step| step["step"].as_u64().unwrap()).collect();
-    assert_eq!(steps, (1..=10).collect::<Vec<_>>());
+    assert_eq!(steps, (1..=11).collect::<Vec<_>>());
     assert_eq!(all("check", "namespace")[0]["namespace"], namespace);
     let checks = [
         ("ready", 2),
@@ -169,10 +169,16 @@ fn holds(uid: Option<u32>, namespace: &str) {
         ("messages", 2),
         ("forgery", 1),
         ("rotated", 2),
+        ("fetchedX509", 1),
+        ("fetchedJwt", 1),
+        ("validated", 1),
+        ("refused", 1),
+        ("streamOpened", 1),
         ("killed", 1),
         ("intact", 1),
         ("kept", 1),
         ("condition", 1),
+        ("streamWentOn", 1),
         ("unpublished", 1),
         ("stopped", 1),
         ("cleared", 1),

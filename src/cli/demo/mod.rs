@@ -1,5 +1,6 @@
 //! `svid-csi demo`: a node without a cluster, for people to watch and programs to read.
 
+mod application;
 mod handshake;
 mod openssl;
 mod plugin;
@@ -28,7 +29,8 @@ const TRUST_DOMAIN: &str = "example.org";
 const ABOUT: &str = "\
 Makes a temporary CA, starts the real node plugin on real sockets, publishes the volumes of five \
 pods by the CSI calls that kubelet makes, rotates their SVIDs every few seconds, kills the plugin \
-with SIGKILL and starts it again. OpenSSL verifies every SVID, and two of the pods talk mutual TLS.
+with SIGKILL and starts it again. OpenSSL verifies every SVID, and two of the pods talk mutual TLS \
+and ask the sockets in their volumes for X.509- and JWT-SVIDs.
 
 Needs openssl, and root or unprivileged user namespaces. All mounts are made in a mount namespace \
 of the demo's own. When it ends, also by Ctrl-C, no process, mount or directory is left.";

@@ -127,6 +127,7 @@ impl Script<'_> {
         let rotations = self.watch.rotations();
         self.show.check("rotated", text, json!({ "rotations": rotations }))?;
         self.verify_all().await?;
+        self.stream_went_on().await?;
         self.breathe().await
     }
 

@@ -1,6 +1,7 @@
 //! The demo, step by step. Each check is a claim that would have ended it, had it not held.
 
 mod crash;
+mod socket;
 mod start;
 
 use std::time::Duration;
@@ -10,6 +11,7 @@ use serde_json::json;
 use tokio::time::{Instant, sleep};
 
 use super::{
+    application::Stream,
     openssl::Party,
     show::{Show, rounded},
     stage::Stage,
@@ -33,6 +35,8 @@ pub(super) struct Script<'a> {
     stage: &'a mut Stage,
     show: &'a mut Show,
     watch: Watch,
+    /// Opened before the crash.
+    stream: Option<Stream>,
 }
 
 /// What it amounted to.
@@ -45,7 +49,7 @@ pub(super) struct Summary {
 
 impl<'a> Script<'a> {
     pub(super) fn new(stage: &'a mut Stage, show: &'a mut Show) -> Self {
-        Self { stage, show, watch: Watch::default() }
+        Self { stage, show, watch: Watch::default(), stream: None }
     }
 
     /// All of it. `openssl` is the verifier's version.
@@ -56,6 +60,7 @@ impl<'a> Script<'a> {
         self.verify().await?;
         self.handshake().await?;
         self.rotate().await?;
+        self.ask_sockets().await?;
         let before = self.kill().await?;
         self.restart(&before).await?;
         self.rotate_on().await?;

@@ -14,9 +14,9 @@ use super::{
     watch::{Rotation, Watch},
 };
 use live::Table;
-use output::{is_terminal, merge, print, short};
+use output::{is_terminal, merge, print};
 
-pub(super) use output::rounded;
+pub(super) use output::{rounded, short};
 
 const TITLE: &str = "svid-csi demo: SPIFFE identities for pods, without a cluster";
 
@@ -25,11 +25,14 @@ What was proven
   - Each pod has the SPIFFE ID of its ServiceAccount and a key of its own, in a tmpfs.
   - OpenSSL accepts every SVID, two pods talk mutual TLS, a forgery is refused.
   - SVIDs rotate by themselves; every read found a key with its own certificate.
-  - kill -9 changed nothing for the pods, and nothing fresh was issued again.
+  - Each pod's socket gives that pod's X.509- and JWT-SVIDs; another pod verifies the token.
+  - kill -9 changed nothing for the pods, and nothing fresh was issued again;
+    an open stream went on by itself.
 
 Next
   svid-csi demo --json      the same for a program
   svid-csi node --help      the node plugin, to run on a node
+  svid-csi fetch --help     ask a volume's socket
   svid-csi inspect --help   look into a volume, a certificate or a bundle
 ";
 

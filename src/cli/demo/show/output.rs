@@ -26,7 +26,7 @@ pub(in crate::cli::demo) fn rounded(number: f64) -> f64 {
 }
 
 /// As much of a serial number as tells two apart.
-pub(super) fn short(serial: &str) -> &str {
+pub(in crate::cli::demo) fn short(serial: &str) -> &str {
     serial.get(..8).unwrap_or(serial)
 }
 
