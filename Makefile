@@ -21,7 +21,7 @@ ARGS ?=
 help: ## show this
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: setup-build ## pods, rotation, a crash and mutual TLS on this machine, without a cluster
+demo: setup-build ## pods, rotation, the Workload API, a crash and mutual TLS on this machine, without a cluster
 	@hack/program
 	@target/program/release/svid-csi demo $(ARGS)
 

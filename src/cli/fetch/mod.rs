@@ -35,8 +35,8 @@ Examples:
 Exit status: 0 if it is done and good; 1 if it failed, or what came is not good; 64 for an argument
 that can't be used.";
 
-const NO_SOCKET: &str = "is needed, or SPIFFE_ENDPOINT_SOCKET in the environment; a pod that mounts \
-                         its volume at /svid sets SPIFFE_ENDPOINT_SOCKET=unix:///svid/spiffe.sock";
+const NO_SOCKET: &str = "give it, or set SPIFFE_ENDPOINT_SOCKET; in a pod that mounts its volume at \
+                         /svid: SPIFFE_ENDPOINT_SOCKET=unix:///svid/spiffe.sock";
 
 /// Arguments of `svid-csi fetch`.
 #[derive(Debug, Args)]
@@ -90,7 +90,9 @@ struct Session<'a> {
 
 /// Fetches, and prints what came.
 pub(super) fn run(args: FetchArgs, clock: &dyn Clock) -> Result<ExitCode> {
-    let socket = args.socket.ok_or_else(|| UsageError::new("--socket", NO_SOCKET))?;
+    // An empty variable of the environment is none.
+    let socket = args.socket.filter(|socket| !socket.is_empty());
+    let socket = socket.ok_or_else(|| UsageError::new("--socket", NO_SOCKET))?;
     let endpoint = socket.parse().map_err(|reason| UsageError::new("--socket", reason))?;
     let patience = duration::parse(&args.timeout);
     let patience = patience.map_err(|reason| UsageError::new("--timeout", reason))?;
