@@ -28,16 +28,18 @@ demo: setup-build ## pods, rotation, the Workload API, a crash and mutual TLS on
 test: setup-test setup-clients ## all tests, csi-sanity, SPIFFE clients and a brief fuzz run
 	.ci/contained cargo test --workspace --locked $(ARGS)
 	.ci/contained cargo test --quiet --locked --test clients
+	.ci/contained cargo test --quiet --locked --test envoy
 	.ci/contained fuzz/run $(FUZZ_SECONDS)
 
-clients: setup-clients ## SPIFFE libraries of five languages at the plugin's sockets; UPDATE=1 for docs/clients.md
+clients: setup-clients ## SPIFFE libraries of five languages, and Envoy, at the plugin's sockets; UPDATE=1 for docs/clients.md
 	.ci/contained cargo test --quiet --locked --test clients
+	.ci/contained cargo test --quiet --locked --test envoy
 
 check: setup-check ## format, lints, dependency rules
 	cargo fmt --all --check
 	cargo fmt --manifest-path fuzz/Cargo.toml --check
 	cargo fmt --manifest-path tests/clients/rust/Cargo.toml --check
-	cargo clippy --workspace --all-targets --test e2e --test clients --locked -- -D warnings
+	cargo clippy --workspace --all-targets --test e2e --test clients --test envoy --locked -- -D warnings
 	@cargo fetch --locked
 	$(DENY) --offline --locked check --hide-inclusion-graph bans licenses sources
 
