@@ -2,7 +2,10 @@
 
 use std::io;
 
-use svid_csi_proto::workload::spiffe_workload_api_server::{SERVICE_NAME, SpiffeWorkloadApiServer};
+use svid_csi_proto::{
+    envoy::service::secret::v3::secret_discovery_service_server as secret_discovery,
+    workload::spiffe_workload_api_server::{self as workload_api, SpiffeWorkloadApiServer},
+};
 use tokio::sync::mpsc;
 use tokio_stream::{StreamExt, wrappers::ReceiverStream};
 use tokio_util::sync::CancellationToken;
@@ -39,7 +42,8 @@ impl Server {
     ) -> Result<Self, tonic_reflection::server::Error> {
         let api = SpiffeWorkloadApiServer::new(WorkloadApi::default())
             .max_decoding_message_size(MAX_MESSAGE);
-        let health = HealthService { services: vec![SERVICE_NAME] };
+        let services = vec![workload_api::SERVICE_NAME, secret_discovery::SERVICE_NAME];
+        let health = HealthService { services };
         let mut routes = Routes::builder();
         routes.add_service(InterceptedService::new(api, check_header));
         routes.add_service(HealthServer::new(health).max_decoding_message_size(MAX_MESSAGE));

@@ -4,6 +4,7 @@
 mod client;
 mod crowd;
 mod ends;
+mod health;
 mod limits;
 mod signer;
 mod streams;
