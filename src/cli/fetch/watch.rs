@@ -118,7 +118,7 @@ fn line(result: &Inspected, session: &Session<'_>) -> String {
         line.push_str(&format!("  {}  serial {serial}  ends {left}", clean(id)));
     }
     if let Some(bundle) = &result.bundle {
-        line.push_str(&format!("  {} in the bundle", bundle.authorities.len()));
+        line.push_str(&format!("  bundle of {}", bundle.authorities.len()));
     }
     let problems = result.problems.iter().map(|problem| clean(&problem.message));
     let problems: Vec<String> = problems.collect();

@@ -39,6 +39,33 @@ fn what_is_fetched_is_what_the_files_have() {
     });
 }
 
+#[test]
+fn a_token_of_one_pod_is_validated_at_the_socket_of_another() {
+    on_a_node(async || {
+        let node = Node::started(&["--jwt-key-algorithm", "es256"]).await;
+        let (one, mut other) = (Pod::new(1), Pod::new(2));
+        other.service_account = "ledger".to_owned();
+        node.publish(&one).await.unwrap();
+        node.publish(&other).await.unwrap();
+        let (one_socket, other_socket) = (socket(&node, &one), socket(&node, &other));
+        let ran = run(&one_socket, &["jwt", "-a", "bank", "-o", "token"]);
+        ran.has(0, &["."], &[]);
+        let token = ran.stdout.trim();
+        let ran = run(&other_socket, &["validate", "-a", "bank", "-o", "json", token]);
+        ran.has(0, &[], &[]);
+        let said = ran.json();
+        assert_eq!((&said["valid"], &said["spiffeId"]), (&true.into(), &one.id().into()));
+        assert_eq!(said["claims"]["aud"], serde_json::json!(["bank"]));
+        let wrong = run(&other_socket, &["validate", "-a", "ledger", token]);
+        wrong.has(1, &["not valid: the token is for another audience"], &[]);
+        let foreign = run(&one_socket, &["jwt", "-a", "bank", "--spiffe-id", &other.id()]);
+        foreign.has(1, &[], &["PermissionDenied: no identity issued"]);
+        run(&one_socket, &["bundle"]).has(0, &["JWT key", "P-256, kid "], &[]);
+        let jwks = run(&one_socket, &["bundle", "-o", "jwks"]).json();
+        assert_eq!(jwks["keys"].as_array().unwrap().len(), 1);
+    });
+}
+
 /// Invariant 4, as the client sees it: nobody restarts the client, nothing fresh is issued again.
 #[test]
 fn a_watch_goes_on_after_the_plugin_was_killed() {
