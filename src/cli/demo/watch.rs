@@ -21,6 +21,8 @@ use crate::{
 #[derive(Default)]
 pub(super) struct Watch {
     pub(super) volumes: Vec<Volume>,
+    /// Of all volumes, also of those that are gone.
+    pub(super) rotations: u32,
     /// How many sets were read; each was whole.
     pub(super) reads: u64,
 }
@@ -85,6 +87,7 @@ impl Watch {
                 });
                 volume.svid = svid;
                 volume.rotations += 1;
+                self.rotations += 1;
                 volume.renew_at = None;
                 volume.seen = Instant::now();
             }
@@ -93,10 +96,6 @@ impl Watch {
             }
         }
         Ok(rotations)
-    }
-
-    pub(super) fn rotations(&self) -> u32 {
-        self.volumes.iter().map(|volume| volume.rotations).sum()
     }
 
     /// Until the first volume is due.

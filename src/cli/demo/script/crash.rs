@@ -39,7 +39,7 @@ impl Script<'_> {
             "They live for seconds here instead of an hour; renewal begins at half of it.",
         )?;
         self.rotate_all(2).await?;
-        let (rotations, reads) = (self.watch.rotations(), self.watch.reads);
+        let (rotations, reads) = (self.watch.rotations, self.watch.reads);
         let text =
             format!("every volume got a new SVID and key, twice at least: {rotations} rotations");
         self.show.check("rotated", &text, json!({ "rotations": rotations }))?;
@@ -124,7 +124,7 @@ impl Script<'_> {
         )?;
         self.rotate_all(1).await?;
         let text = "every volume has a new SVID again, none before it was due";
-        let rotations = self.watch.rotations();
+        let rotations = self.watch.rotations;
         self.show.check("rotated", text, json!({ "rotations": rotations }))?;
         self.verify_all().await?;
         self.stream_went_on().await?;

@@ -64,9 +64,8 @@ impl<'a> Script<'a> {
         let before = self.kill().await?;
         self.restart(&before).await?;
         self.rotate_on().await?;
-        let summary = Summary { rotations: self.watch.rotations(), reads: self.watch.reads };
         self.end().await?;
-        Ok(summary)
+        Ok(Summary { rotations: self.watch.rotations, reads: self.watch.reads })
     }
 
     /// Reads the volumes over and over until `enough` or until the time is up; which one.

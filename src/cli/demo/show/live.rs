@@ -59,7 +59,7 @@ impl Table {
     }
 
     pub(super) fn set_volumes(&mut self, watch: &Watch, now: SystemTime) -> Result<()> {
-        let rotations = watch.rotations();
+        let rotations = watch.rotations;
         let recent = self.drawn.is_some_and(|drawn| drawn.elapsed() < REFRESH);
         if recent && self.rotations == rotations {
             return Ok(());
