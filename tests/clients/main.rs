@@ -96,9 +96,11 @@ async fn run(programs: &Programs) {
 
     replace_keys(&scene.node);
     scene.reach("three rotations, a new CA and a new JWT key", Stage::Followed).await;
-    let away = scene.kill().await;
+    let mut away = vec![scene.without_plugin("killed", async |node| node.kill().await).await];
+    let ended = async |node: &mut Node| assert_eq!(node.terminate().await, Some(0));
+    away.push(scene.without_plugin("stopped", ended).await);
     curl::explore(&volume, programs.of("grpcurl"), &scene.named("grpcurl").pod.id()).await.unwrap();
-    scene.judge(away);
+    scene.judge(&away);
     for n in 0..scene.clients.len() {
         let pod = scene.clients[n].pod.clone();
         scene.node.unpublish(&pod).await.unwrap();
@@ -160,21 +162,26 @@ impl Scene {
         }
     }
 
-    /// SIGKILL, some time without a plugin, and a new one: from when to when errors are excused.
-    async fn kill(&mut self) -> [Instant; 2] {
-        let killed = Instant::now();
-        self.node.kill().await;
+    /// The plugin goes, is away for some time, and another comes: from when to when errors are
+    /// excused.
+    async fn without_plugin(
+        &mut self,
+        how: &str,
+        end: impl AsyncFnOnce(&mut Node),
+    ) -> [Instant; 2] {
+        let gone = Instant::now();
+        end(&mut self.node).await;
         let before = self.calls();
         sleep(AWAY).await;
         let after = self.calls();
         assert!(before.iter().zip(&after).all(|(b, a)| a > b), "calls stop: {before:?}, {after:?}");
         self.node.start().await;
         let back = Instant::now();
-        self.say("the plugin was killed and is back");
+        self.say(&format!("the plugin was {how} and is back"));
         // A second is the grain of a JWT's times.
         let at = unix_now() - 1;
         self.reach("every client has what only the new plugin gives", Stage::Back(back, at)).await;
-        [killed, back + GRACE]
+        [gone, back + GRACE]
     }
 
     /// How many calls of each kind the caller has made.
@@ -186,7 +193,7 @@ impl Scene {
         made.filter(|made| made.len() == 5).expect("five kinds of calls")
     }
 
-    fn judge(&self, away: [Instant; 2]) {
+    fn judge(&self, away: &[[Instant; 2]]) {
         let server = self.named(SERVER.name);
         let (id, served) = (server.pod.id(), self.volumes.held(&self.node.target(&server.pod)));
         let mut all = Vec::new();
