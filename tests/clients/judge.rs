@@ -105,6 +105,7 @@ pub fn faults(
 ) -> Vec<String> {
     let told = client.told();
     let id = client.pod.id();
+    let alone = |at: Instant| away.iter().any(|[gone, back]| (*gone..*back).contains(&at));
     let mut faults = BTreeSet::new();
     let mut must = |holds: bool, fault: &dyn Fn() -> String| {
         if !holds {
@@ -120,7 +121,7 @@ pub fn faults(
                 });
             }
             Event::Validated { id: seen, .. } => {
-                must(*seen == id, &|| format!("validated as {seen}"))
+                must(*seen == id, &|| format!("validated as {seen}"));
             }
             Event::Jwt { id: seen, token } => {
                 must(*seen == id, &|| format!("it got a JWT of {seen}"));
@@ -136,13 +137,12 @@ pub fn faults(
                 must(held.kids.contains(kid), &|| format!("bundle.json never had the key {kid}"));
             }
             Event::Refused { code } => {
-                must(code == "InvalidArgument", &|| format!("refused by {code}"))
+                must(code == "InvalidArgument" || alone(*at), &|| format!("refused by {code}"));
             }
             Event::Accepted { audience } => must(false, &|| format!("{audience} was accepted")),
             Event::Error { what, text } => {
                 // Calls between applications have nothing to do with the plugin.
-                let excused =
-                    server.is_none() && away.iter().any(|[gone, back]| (gone..back).contains(&at));
+                let excused = server.is_none() && alone(*at);
                 must(excused, &|| format!("{what}: {text}"));
             }
             Event::Peer { id, serial: s } => {
