@@ -25,47 +25,52 @@ struct Case {
     directory: &'static str,
     /// Of every file.
     files: &'static str,
+    /// Of the socket.
+    socket: &'static str,
 }
 
-/// DESIGN.md §4: with an fsGroup 0750 root:fsGroup and 0440, without 0755 and 0444.
+/// DESIGN.md §4: with an fsGroup 0750 root:fsGroup, 0440 and 0660, without 0755, 0444 and 0666.
 fn cases() -> [Case; 7] {
-    let case = |name, security, uid, directory, files| Case {
+    let case = |name, security, uid, [directory, files, socket]: [_; 3]| Case {
         name,
         security,
         attribute: None,
         uid,
         directory,
         files,
+        socket,
     };
+    let open = ["0 0 755", "0 0 444", "0 0 666"];
     let user = json!({"runAsUser": 1000, "runAsGroup": 1000});
     let group = json!({"runAsUser": 1000, "runAsGroup": 1000, "fsGroup": 2000});
     // As OpenShift's restricted SCCs choose them.
     let random = json!({"runAsUser": 1_000_690_000, "runAsGroup": 0, "fsGroup": 1_000_690_000_u32});
     [
-        case("root", json!({"runAsUser": 0}), 0, "0 0 755", "0 0 444"),
+        case("root", json!({"runAsUser": 0}), 0, open),
         case(
             "root-fsgroup",
             json!({"runAsUser": 0, "fsGroup": 3000}),
             0,
-            "0 3000 750",
-            "0 3000 440",
+            ["0 3000 750", "0 3000 440", "0 3000 660"],
         ),
-        case("user", user.clone(), 1000, "0 0 755", "0 0 444"),
-        case("user-fsgroup", group, 1000, "0 2000 750", "0 2000 440"),
-        case("random", random, 1_000_690_000, "0 1000690000 750", "0 1000690000 440"),
+        case("user", user.clone(), 1000, open),
+        case("user-fsgroup", group, 1000, ["0 2000 750", "0 2000 440", "0 2000 660"]),
         case(
-            "random-alone",
-            json!({"runAsUser": 1_000_700_001}),
-            1_000_700_001,
-            "0 0 755",
-            "0 0 444",
+            "random",
+            random,
+            1_000_690_000,
+            ["0 1000690000 750", "0 1000690000 440", "0 1000690000 660"],
         ),
+        case("random-alone", json!({"runAsUser": 1_000_700_001}), 1_000_700_001, open),
         Case {
             attribute: Some(("uid", "1000")),
-            ..case("user-attribute", user, 1000, "1000 0 700", "1000 0 400")
+            ..case("user-attribute", user, 1000, ["1000 0 700", "1000 0 400", "1000 0 600"])
         },
     ]
 }
+
+const CONNECT: &str =
+    r#"python3 -c 'import socket; socket.socket(socket.AF_UNIX).connect("/svid/spiffe.sock")'"#;
 
 /// Every way to change something; prints the ones that succeed.
 const ATTACKS: &str = r#"
@@ -74,6 +79,10 @@ const ATTACKS: &str = r#"
     try touch new
     try mkdir new.d
     try rm -f tls.key
+    try rm -f spiffe.sock
+    try mv spiffe.sock other.sock
+    try chmod 666 spiffe.sock
+    try python3 -c 'import socket; socket.socket(socket.AF_UNIX).bind("own.sock")'
     try rm -rf ..data/tls.key
     try mv tls.crt tls.crt.old
     try ln -sfn /tmp ..data
@@ -150,13 +159,26 @@ fn owners_and_modes(pod: &Pod, case: &Case) -> Result<()> {
     let mut names = BTreeSet::new();
     for line in found.lines() {
         let (name, owner) = line.split_once(' ').context("stat")?;
-        let wanted = if [".", "..data"].contains(&name) { case.directory } else { case.files };
+        let wanted = match name {
+            "." | "..data" => case.directory,
+            "spiffe.sock" => case.socket,
+            _ => case.files,
+        };
         ensure!(owner == wanted, "{name} is {owner}, not {wanted}");
         names.insert(name);
     }
-    let wanted = BTreeSet::from([".", "..data", "bundle.json", "ca.crt", "tls.crt", "tls.key"]);
+    let wanted = BTreeSet::from([
+        ".",
+        "..data",
+        "bundle.json",
+        "ca.crt",
+        "spiffe.sock",
+        "tls.crt",
+        "tls.key",
+    ]);
     ensure!(names == wanted, "the volume has {names:?}");
-    Ok(())
+    // Connecting takes write permission, which a read-only mount does not take away.
+    pod.shell(CONTAINER, CONNECT).context("connecting to the socket").map(drop)
 }
 
 fn unchangeable(pod: &Pod, case: &Case) -> Result<()> {
