@@ -122,8 +122,7 @@ where
             }
         }
         let (answer, refusal) = match method.kind() {
-            Kind::Unary => (self.inner.call(request), None),
-            Kind::Stream => (self.inner.call(request), None),
+            Kind::Unary | Kind::Stream => (self.inner.call(request), None),
             Kind::Conversation => {
                 let refusal = Refusal::new(&closing);
                 let admitted = |body| AdmittedBody::new(body, workload, refusal.clone());
