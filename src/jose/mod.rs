@@ -21,7 +21,7 @@ pub use self::{
     error::{JwkError, JwtError, JwtKeyError},
     key::JwtKey,
     svid::{JwtClaims, JwtSvid},
-    verify::{CLOCK_SKEW, VerifiedJwt, verify},
+    verify::{CLOCK_SKEW, UnverifiedJwt, VerifiedJwt, verify},
 };
 
 /// Longer tokens are refused before anything is done with them: 16 KiB.

@@ -30,6 +30,26 @@ pub struct VerifiedJwt {
     pub expires_at: SystemTime,
 }
 
+/// What a token says of itself: nothing about it is proven, not even that it is of now. For people.
+pub struct UnverifiedJwt {
+    /// The header's `alg`.
+    pub algorithm: JwtAlgorithm,
+    /// The header's `kid`.
+    pub key_id: Option<String>,
+    /// `sub`.
+    pub id: SpiffeId,
+    /// `aud`.
+    pub audience: Vec<String>,
+    /// `exp`.
+    pub expires_at: SystemTime,
+    /// `nbf`.
+    pub not_before: Option<SystemTime>,
+    /// `iat`.
+    pub issued_at: Option<SystemTime>,
+    /// All claims.
+    pub claims: Map<String, Value>,
+}
+
 /// A token taken apart; nothing about it is proven.
 #[derive(Debug)]
 pub(super) struct Parsed<'a> {
@@ -87,6 +107,25 @@ impl fmt::Debug for VerifiedJwt {
             .field("id", &self.id)
             .field("expires_at", &self.expires_at)
             .finish_non_exhaustive()
+    }
+}
+
+// === impl UnverifiedJwt ===
+
+impl UnverifiedJwt {
+    /// Reads a token that has the form of a JWT-SVID.
+    pub fn read(token: &str) -> Result<Self, JwtError> {
+        let Parsed { header, claims, .. } = Parsed::new(token)?;
+        Ok(Self {
+            algorithm: header.algorithm,
+            key_id: header.key_id,
+            id: claims.id,
+            audience: claims.audience,
+            expires_at: claims.expires_at,
+            not_before: claims.not_before,
+            issued_at: claims.issued_at,
+            claims: claims.all,
+        })
     }
 }
 

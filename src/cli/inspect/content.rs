@@ -1,7 +1,10 @@
 //! What a file is, told by its content.
 
+use zeroize::Zeroizing;
+
 use crate::{
     id::{SpiffeId, TrustDomain},
+    jose::JwtAuthority,
     pki::{BundleError, Certificate, PkiError, PrivateKey, TrustBundle, certificates_from_pem},
 };
 
@@ -12,12 +15,15 @@ pub(super) enum Content {
     Bundle(Authorities),
     Key(PrivateKey),
     Combined(PrivateKey, Vec<Certificate>),
+    /// What looks like a JWT; a bearer's secret.
+    Token(Zeroizing<String>),
 }
 
 /// The content of a trust bundle, whose trust domain a file may not say.
 #[derive(Clone)]
 pub(super) struct Authorities {
     pub(super) certificates: Vec<Certificate>,
+    pub(super) jwt_authorities: Vec<JwtAuthority>,
     pub(super) sequence: Option<u64>,
     pub(super) refresh_hint_seconds: Option<u64>,
 }
@@ -46,6 +52,9 @@ impl Content {
         if text.starts_with(b"{") {
             return Authorities::from_jwks(text).map(Self::Bundle);
         }
+        if let Some(token) = token(text) {
+            return Ok(Self::Token(token));
+        }
         if has(bytes, b"-----BEGIN ") {
             return Self::from_pem(bytes);
         }
@@ -54,7 +63,8 @@ impl Content {
         }
         PrivateKey::from_pkcs8_der(bytes).map(Self::Key).map_err(|_neither| {
             Fault::Unrecognised(
-                "the file is neither PEM, nor a certificate or key in DER, nor a SPIFFE bundle"
+                "the file is neither PEM, nor a certificate or key in DER, nor a SPIFFE bundle, \
+                 nor a JWT-SVID"
                     .to_owned(),
             )
         })
@@ -85,11 +95,7 @@ impl Content {
 
     fn from_certificates(certificates: Vec<Certificate>) -> Self {
         match certificates.first().is_some_and(Certificate::is_ca) {
-            true => Self::Bundle(Authorities {
-                certificates,
-                sequence: None,
-                refresh_hint_seconds: None,
-            }),
+            true => Self::Bundle(Authorities::of_certificates(certificates)),
             false => Self::Chain(certificates),
         }
     }
@@ -98,21 +104,21 @@ impl Content {
     pub(super) fn chain(&self) -> Option<&[Certificate]> {
         match self {
             Self::Chain(chain) | Self::Combined(_, chain) => Some(chain),
-            Self::Bundle(_) | Self::Key(_) => None,
+            Self::Bundle(_) | Self::Key(_) | Self::Token(_) => None,
         }
     }
 
     pub(super) fn key(&self) -> Option<&PrivateKey> {
         match self {
             Self::Key(key) | Self::Combined(key, _) => Some(key),
-            Self::Chain(_) | Self::Bundle(_) => None,
+            Self::Chain(_) | Self::Bundle(_) | Self::Token(_) => None,
         }
     }
 
     pub(super) fn authorities(&self) -> Option<&Authorities> {
         match self {
             Self::Bundle(authorities) => Some(authorities),
-            Self::Chain(_) | Self::Key(_) | Self::Combined(..) => None,
+            Self::Chain(_) | Self::Key(_) | Self::Combined(..) | Self::Token(_) => None,
         }
     }
 }
@@ -120,11 +126,18 @@ impl Content {
 // === impl Authorities ===
 
 impl Authorities {
+    /// Those of a file that has certificates alone.
+    pub(super) fn of_certificates(certificates: Vec<Certificate>) -> Self {
+        let (jwt_authorities, sequence, refresh_hint_seconds) = (Vec::new(), None, None);
+        Self { certificates, jwt_authorities, sequence, refresh_hint_seconds }
+    }
+
     fn from_jwks(json: &[u8]) -> Result<Self, Fault> {
         let nobody = NOBODY.parse().map_err(|error| Fault::Damaged(format!("{error}")))?;
         match TrustBundle::from_jwks(nobody, json) {
             Ok(bundle) => Ok(Self {
                 certificates: bundle.x509_authorities().to_vec(),
+                jwt_authorities: bundle.jwt_authorities().to_vec(),
                 sequence: bundle.sequence(),
                 refresh_hint_seconds: bundle.refresh_hint().map(|hint| hint.as_secs()),
             }),
@@ -163,6 +176,15 @@ impl Authorities {
         let first = domains.next()?;
         domains.all(|domain| domain == first).then_some(first)
     }
+}
+
+/// A JWS in compact serialization: three parts, the first a JSON object.
+fn token(text: &[u8]) -> Option<Zeroizing<String>> {
+    let part = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.".contains(byte);
+    let dots = text.iter().filter(|byte| **byte == b'.').count();
+    let is_token = text.starts_with(b"eyJ") && dots == 2 && text.iter().all(part);
+    let text = std::str::from_utf8(text).ok().filter(|_| is_token)?;
+    Some(Zeroizing::new(text.to_owned()))
 }
 
 fn has(bytes: &[u8], part: &[u8]) -> bool {

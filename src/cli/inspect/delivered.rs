@@ -88,8 +88,7 @@ pub(in crate::cli) fn delivered_svid(
         bundle_pem: Some(certificates_to_pem(&bundle)),
         ..Delivered::default()
     };
-    let authorities =
-        Authorities { certificates: bundle, sequence: None, refresh_hint_seconds: None };
+    let authorities = Authorities::of_certificates(bundle);
     let domain = parsed.as_ref().map(|svid| svid.id().trust_domain().to_string());
     judge::bundle(&mut result, &authorities, domain, now);
     if let Some(parsed) = &parsed {
@@ -124,7 +123,7 @@ pub(in crate::cli) fn delivered_bundle(
     if let Some(der) = der {
         let certificates = certificates(&mut result, "the X.509 bundle", der);
         delivered.bundle_pem = Some(certificates_to_pem(&certificates));
-        let authorities = Authorities { certificates, sequence: None, refresh_hint_seconds: None };
+        let authorities = Authorities::of_certificates(certificates);
         judge::bundle(&mut result, &authorities, domain.as_ref().map(ToString::to_string), now);
     }
     if let Some(jwks) = jwks {

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fs::Metadata, os::unix::fs::MetadataExt};
 
 use serde::{Serialize, Serializer};
 
-use super::{moment::Moment, socket::Socket};
+use super::{delivered::JwtKey, moment::Moment, socket::Socket};
 use crate::volume::{PodInfo, RecordState};
 
 /// A certificate, the first of its chain.
@@ -74,6 +74,8 @@ pub(in crate::cli) struct Bundle {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) refresh_hint_seconds: Option<u64>,
     pub(in crate::cli) authorities: Vec<Authority>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) jwt_authorities: Vec<JwtKey>,
 }
 
 /// A CA of a bundle.

@@ -12,10 +12,11 @@ use super::{
     facts::{Entry, Owner},
     judge::{self, Against},
     report::{Code, Inspected, Kind},
+    token,
 };
 use crate::sys::{RegularFile, read_bounded};
 
-const KINDS: &str = "give a certificate, a trust bundle, a key or a volume's directory";
+const KINDS: &str = "give a certificate, a trust bundle, a key, a token or a volume's directory";
 
 /// Fills in what there is to say about the file at `path`.
 pub(super) fn inspect(result: &mut Inspected, path: &Path, setting: &Setting) {
@@ -52,7 +53,11 @@ fn show(result: &mut Inspected, content: &Content, path: &Path, setting: &Settin
         Content::Bundle(_) => Kind::Bundle,
         Content::Key(_) => Kind::Key,
         Content::Combined(..) => Kind::Combined,
+        Content::Token(_) => Kind::Token,
     });
+    if let Content::Token(text) = content {
+        token::judge(result, None, text, setting.bundle.as_ref(), now);
+    }
     if let Some(chain) = content.chain()
         && let Some(svid) = judge::svid(result, chain, now)
         && let Some(against) = &setting.bundle

@@ -7,6 +7,7 @@ use super::{
     moment::{Moment, span},
     report::{Inspected, Kind, Problem, Report, Severity, Status},
     style::{Style, Tone, clean},
+    token::Token,
 };
 use crate::volume::RecordState;
 
@@ -28,6 +29,7 @@ fn screen(result: &Inspected, now: SystemTime, style: Style) -> String {
         Some(Kind::Bundle) => "trust bundle, ",
         Some(Kind::Key) => "private key, ",
         Some(Kind::Combined) => "key and certificate, ",
+        Some(Kind::Token) => "JWT-SVID, ",
         None => "",
     };
     let status = match result.status {
@@ -102,6 +104,9 @@ fn rows(result: &Inspected, now: SystemTime) -> Vec<Row> {
     if let Some(bundle) = &result.bundle {
         authorities(&mut rows, bundle, now);
     }
+    for token in result.tokens.iter().take(MANY) {
+        self::token(&mut rows, token, now);
+    }
     if let Some(delivered) = &result.delivered {
         rows.extend(delivered.hint.clone().map(|hint| ("hint", hint)));
         federated(&mut rows, delivered.federated.keys());
@@ -168,6 +173,45 @@ fn authorities(rows: &mut Vec<Row>, bundle: &Bundle, now: SystemTime) {
     }
     if bundle.authorities.len() > MANY {
         rows.push(("", format!("and {} more", bundle.authorities.len() - MANY)));
+    }
+    for key in bundle.jwt_authorities.iter().take(MANY) {
+        rows.push(("JWT key", key.to_string()));
+    }
+}
+
+fn token(rows: &mut Vec<Row>, token: &Token, now: SystemTime) {
+    let ends = match token.expires_in_seconds {
+        left if left < 0 => format!("expired {}", token.expires_at.relative(now)),
+        left => format!("expires in {}", span(std::time::Duration::from_secs(left.unsigned_abs()))),
+    };
+    let audience = token.audience.join(", ");
+    if let Some(file) = &token.file {
+        rows.push(("JWT-SVID", format!("{file} for {audience}, {ends}")));
+        return;
+    }
+    rows.push(("identity", token.spiffe_id.clone()));
+    rows.push(("audience", audience));
+    let until = token.expires_at.for_people();
+    rows.push((
+        "valid",
+        match token.issued_at {
+            Some(from) => format!("{} to {until}, {ends}", from.for_people()),
+            None => format!("until {until}, {ends}"),
+        },
+    ));
+    let key_id = token.key_id.as_ref().map(|kid| format!(", kid {kid}"));
+    rows.push(("signed", format!("{}{}", token.algorithm, key_id.unwrap_or_default())));
+    rows.push((
+        "signature",
+        match (token.verified, &token.against) {
+            (Some(true), Some(against)) => format!("verified against {against}"),
+            (Some(false), Some(against)) => format!("not verified against {against}"),
+            _ => "not verified; give --bundle FILE".to_owned(),
+        },
+    ));
+    let shown = ["sub", "aud", "iat", "exp"];
+    for (name, value) in token.claims.iter().filter(|(name, _)| !shown.contains(&name.as_str())) {
+        rows.push(("claim", format!("{name}: {value}")));
     }
 }
 

@@ -4,11 +4,15 @@ use std::time::{Duration, SystemTime};
 
 use super::{
     content::Authorities,
+    delivered::JwtKey,
     facts::{Authority, Bundle, Chain, Key, Svid},
     moment::{Moment, span},
     report::{Code, Inspected},
 };
-use crate::pki::{Certificate, PrivateKey, SvidError, X509Svid};
+use crate::{
+    jose::JwtAuthority,
+    pki::{Certificate, PrivateKey, SvidError, X509Svid},
+};
 
 /// A bundle to verify against, and where it is from.
 #[derive(Clone)]
@@ -137,7 +141,12 @@ pub(super) fn bundle(
         sequence: authorities.sequence,
         refresh_hint_seconds: authorities.refresh_hint_seconds,
         authorities: all.iter().map(|c| authority(c, now)).collect(),
+        jwt_authorities: authorities.jwt_authorities.iter().map(jwt_key).collect(),
     });
+}
+
+fn jwt_key(authority: &JwtAuthority) -> JwtKey {
+    JwtKey { kid: authority.key_id().to_owned(), kind: authority.describe() }
 }
 
 fn authority(certificate: &Certificate, now: SystemTime) -> Authority {

@@ -1,5 +1,5 @@
-//! `svid-csi inspect`: shows a volume, certificate, chain, trust bundle or key, and whether it is
-//! good.
+//! `svid-csi inspect`: shows a volume, certificate, chain, trust bundle, key or JWT-SVID, and
+//! whether it is good.
 
 mod content;
 mod delivered;
@@ -15,6 +15,7 @@ mod recorded;
 mod report;
 mod socket;
 mod style;
+mod token;
 mod volume;
 
 use std::{
@@ -52,12 +53,15 @@ Examples:
   A certificate against a bundle, PEM or SPIFFE JWKS:
     svid-csi inspect --bundle bundle.json tls.crt
 
+  A JWT-SVID, from a file or a pipe:
+    svid-csi inspect --bundle /svid/bundle.json /svid/token
+
   For a program:
     svid-csi inspect -o json /svid | jq '.results[0].svid.expiresInSeconds'
 
 Exit status: 0 if all is good; 1 if something is wrong (expired, key mismatch, not chained, failing
-renewal, wrong modes …); 2 if something can't be read or is no volume, certificate, bundle or key;
-64 for a setting that can't be used. Of several paths, the highest counts.";
+renewal, wrong modes …); 2 if something can't be read or is nothing of the above; 64 for a setting
+that can't be used. Of several paths, the highest counts.";
 
 /// Arguments of `svid-csi inspect`.
 #[derive(Debug, Args)]

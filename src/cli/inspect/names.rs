@@ -58,7 +58,7 @@ impl Names {
                 Ok(Content::Key(_)) => &mut names.key,
                 Ok(Content::Combined(..)) => &mut names.combined,
                 Ok(Content::Bundle(_)) => &mut names.bundle,
-                Err(_) => continue,
+                Ok(Content::Token(_)) | Err(_) => continue,
             };
             slot.get_or_insert_with(|| name.clone());
         }

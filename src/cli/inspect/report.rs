@@ -7,6 +7,7 @@ use super::{
     delivered::Delivered,
     facts::{Bundle, Chain, Entry, Key, Svid, Volume},
     moment::Moment,
+    token::Token,
 };
 
 /// Everything that was looked at.
@@ -43,6 +44,8 @@ pub(super) enum Kind {
     Key,
     /// A key and its chain in one file.
     Combined,
+    /// A JWT-SVID.
+    Token,
 }
 
 /// One path.
@@ -61,6 +64,9 @@ pub(in crate::cli) struct Inspected {
     pub(super) key: Option<Key>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(in crate::cli) bundle: Option<Bundle>,
+    /// The JWT-SVID, or those of a volume.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) tokens: Vec<Token>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) volume: Option<Volume>,
     #[serde(flatten)]

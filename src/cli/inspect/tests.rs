@@ -131,3 +131,107 @@ fn a_renewal_may_be_a_little_late() {
     assert_eq!(late(1799), [Code::RenewalOverdue]);
     assert_eq!(late(1801), [], "it has expired, which says enough");
 }
+
+mod token {
+    use serde_json::{Value, json};
+
+    use super::{Code, Files, Inspected, Moment, Report, Style, codes, render};
+    use crate::{
+        jose::{JwtClaims, JwtKey, JwtKeyAlgorithm, JwtSvid},
+        pki::{Authority, KeyAlgorithm},
+    };
+    use std::{fs, time::Duration};
+
+    const LIFE: Duration = Duration::from_secs(300);
+
+    /// A bundle with a JWT key as `ca.pem`, and a token that the key signed.
+    fn files() -> (Files, JwtSvid) {
+        let files = Files::new();
+        let key = JwtKey::generate(JwtKeyAlgorithm::Es256).unwrap();
+        let domain = "example.org".parse().unwrap();
+        let ca = Authority::create(&domain, KeyAlgorithm::EcdsaP256, LIFE * 100, files.start);
+        let bundle = ca.unwrap().bundle().with_jwt_authorities(vec![key.authority().clone()]);
+        fs::write(files.path("ca.pem"), bundle.to_jwks()).unwrap();
+        let claims = JwtClaims {
+            id: "spiffe://example.org/ns/a/sa/b".parse().unwrap(),
+            audience: vec!["reports".to_owned(), "sales".to_owned()],
+            issued_at: files.start,
+            expires_at: files.start + LIFE,
+            issuer: Some("https://issuer.example.org".to_owned()),
+            jti: false,
+        };
+        let token = key.sign(&claims).unwrap();
+        fs::write(files.path("token"), format!("{}\n", token.token())).unwrap();
+        (files, token)
+    }
+
+    /// As JSON, and as people see it; never with the signature (invariant 1).
+    fn shown(result: Inspected, files: &Files, token: &JwtSvid) -> (Value, String) {
+        let report = Report::new(Moment(files.start), vec![result]);
+        let json = serde_json::to_value(&report).unwrap();
+        let text = render(&report, Style::of(false, |_| None));
+        let signature = token.token().rsplit('.').next().unwrap();
+        for shown in [json.to_string(), text.clone()] {
+            assert!(!shown.contains(signature) && !shown.contains("eyJ"), "{shown}");
+        }
+        (json["results"][0].clone(), text)
+    }
+
+    #[test]
+    fn a_good_token_is_told_and_verified() {
+        let (files, token) = files();
+        let result = files.at("token", LIFE / 2);
+        assert_eq!(codes(&result), []);
+        let (json, text) = shown(result, &files, &token);
+        assert_eq!(json["kind"], "token");
+        let found = &json["tokens"][0];
+        assert_eq!(found["spiffeId"], "spiffe://example.org/ns/a/sa/b");
+        assert_eq!(found["audience"], json!(["reports", "sales"]));
+        assert_eq!((&found["algorithm"], &found["verified"]), (&json!("ES256"), &json!(true)));
+        assert_eq!(found["claims"]["iss"], "https://issuer.example.org");
+        assert_eq!(found["expiresInSeconds"], 150);
+        for line in
+            ["JWT-SVID, ok", "reports, sales", "expires in 2m 30s", "verified against", "iss"]
+        {
+            assert!(text.contains(line), "{line}: {text}");
+        }
+    }
+
+    #[test]
+    fn a_bundle_shows_its_jwt_keys() {
+        let (files, token) = files();
+        let (json, text) = shown(files.at("ca.pem", LIFE), &files, &token);
+        let key = &json["bundle"]["jwtAuthorities"][0];
+        assert_eq!(key["kind"], "ecdsa-p256");
+        assert!(text.contains(&format!("ecdsa-p256, kid {}", key["kid"].as_str().unwrap())));
+    }
+
+    #[test]
+    fn bad_tokens_are_bad() {
+        let (files, token) = files();
+        let after = files.at("token", LIFE);
+        assert_eq!(codes(&after), [Code::Expired], "the signature is good all the same");
+        assert_eq!(shown(after, &files, &token).0["tokens"][0]["verified"], true);
+        let before = files.inspect("token", files.start - LIFE);
+        assert_eq!(codes(&before), [Code::NotYetValid]);
+
+        let (other, _) = self::files();
+        fs::copy(other.path("ca.pem"), files.path("ca.pem")).unwrap();
+        let result = files.at("token", LIFE / 2);
+        assert_eq!(codes(&result), [Code::NotChained], "another key");
+        assert_eq!(shown(result, &files, &token).0["tokens"][0]["verified"], false);
+
+        for damaged in
+            ["eyJhbGciOiJub25lIn0.e30.", "eyJ.a.b", &token.token()[..token.token().len() - 1]]
+        {
+            fs::write(files.path("token"), damaged).unwrap();
+            let found = codes(&files.at("token", LIFE / 2));
+            assert!(
+                found == [Code::Damaged] || found == [Code::NotChained],
+                "{damaged}: {found:?}"
+            );
+        }
+        fs::write(files.path("token"), "eyJ.no").unwrap();
+        assert_eq!(codes(&files.at("token", LIFE)), [Code::Unrecognised]);
+    }
+}

@@ -12,7 +12,7 @@ use super::{
     names::{self, BUNDLE_JSON, FEDERATED, Names},
     ownership, recorded,
     report::{Code, Inspected, Kind},
-    socket,
+    socket, token,
 };
 use crate::{
     id::SpiffeId,
@@ -115,8 +115,21 @@ fn set(
     }
     let own = bundles(result, directory, names, svid.as_ref(), setting.now);
     let against = setting.bundle.clone().or(own);
-    if let (Some(svid), Some(against)) = (&svid, against) {
-        judge::chain(result, svid, &against, setting.now);
+    if let (Some(svid), Some(against)) = (&svid, &against) {
+        judge::chain(result, svid, against, setting.now);
+    }
+    // PEM files have no JWT keys.
+    let json =
+        directory.file(BUNDLE_JSON).and_then(|file| file.content.as_ref().ok()?.authorities());
+    let named = |authorities: &Authorities| Against {
+        authorities: authorities.clone(),
+        name: BUNDLE_JSON.to_owned(),
+    };
+    let against = setting.bundle.clone().or(json.map(named));
+    for file in &directory.files {
+        if let Ok(Content::Token(text)) = &file.content {
+            token::judge(result, Some(&file.entry.name), text, against.as_ref(), setting.now);
+        }
     }
     svid
 }
