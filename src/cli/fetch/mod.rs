@@ -1,11 +1,13 @@
 //! `svid-csi fetch`: a client of the SPIFFE Workload API.
 
 mod bundle;
+mod claims;
 mod endpoint;
 mod files;
 mod health;
 mod jwt;
 mod trouble;
+mod validate;
 mod watch;
 mod x509;
 
@@ -73,7 +75,7 @@ enum FetchCommand {
     /// Fetch the trust bundles, X.509 and JWT, the own one and federated ones
     Bundle(bundle::BundleArgs),
     /// Ask whether a JWT-SVID is valid
-    Validate(jwt::ValidateArgs),
+    Validate(validate::ValidateArgs),
     /// Print the X.509-SVID and each that takes its place, until interrupted
     Watch(watch::WatchArgs),
     /// Ask whether the socket's server is healthy, by the gRPC health protocol; for exec probes
@@ -103,7 +105,7 @@ pub(super) fn run(args: FetchArgs, clock: &dyn Clock) -> Result<ExitCode> {
             FetchCommand::X509(args) => x509::run(&session, &args).await,
             FetchCommand::Jwt(args) => jwt::run(&session, args).await,
             FetchCommand::Bundle(args) => bundle::run(&session, &args).await,
-            FetchCommand::Validate(args) => jwt::validate(&session, args).await,
+            FetchCommand::Validate(args) => validate::run(&session, args).await,
             FetchCommand::Watch(args) => watch::run(&session, &args).await,
             FetchCommand::Healthcheck(args) => health::run(&session, &args).await,
         }
