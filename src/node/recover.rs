@@ -377,3 +377,39 @@ impl Node {
         now + SPREAD.min(left / 4).mul_f64(RenewalPolicy::fraction(&seed))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        jose::{JwtAuthority, JwtKey, JwtKeyAlgorithm},
+        pki::{Authority, KeyAlgorithm},
+    };
+
+    /// Invariant 6, over a restart: a JWT authority that any volume holds comes back, in the order
+    /// that the newest bundle has.
+    #[test]
+    fn the_jwt_authorities_of_every_volume_come_back() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+        let domain = "example.org".parse().unwrap();
+        let day = Duration::from_secs(86_400);
+        let ca = Authority::create(&domain, KeyAlgorithm::EcdsaP256, day, now).unwrap();
+        let key = || JwtKey::generate(JwtKeyAlgorithm::Es256).unwrap().authority().clone();
+        let [old, both, new]: [JwtAuthority; 3] = [key(), key(), key()];
+        let bundle = |sequence, keys: &[&JwtAuthority]| {
+            let keys = keys.iter().map(|key| (*key).clone()).collect();
+            ca.bundle().with_sequence(Some(sequence)).with_jwt_authorities(keys)
+        };
+        let volumes = [bundle(2, &[&both, &old]), bundle(3, &[&new, &both]), bundle(1, &[&old])];
+        for order in [[0, 1, 2], [2, 1, 0], [1, 2, 0]] {
+            let mut recovered = Recovered::default();
+            for volume in order {
+                let bundle = Some(volumes[volume].clone());
+                recovered.note(Found { bundle, until: now });
+            }
+            recovered.note(Found { bundle: None, until: now });
+            assert_eq!(recovered.trust.jwt_authorities, [new.clone(), both.clone(), old.clone()]);
+            assert_eq!(recovered.trust.bundle.as_ref().and_then(TrustBundle::sequence), Some(3));
+        }
+    }
+}
