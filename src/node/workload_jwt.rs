@@ -130,3 +130,6 @@ impl Workload {
         JwtWish { volume: self.volume(), pod: self.pod(), id, audience }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -18,7 +18,10 @@ use async_trait::async_trait;
 use svid_csi::{
     clock::{Clock, SystemClock},
     id::TrustDomain,
-    node::{Node, NodeConfig, NodeGround, PublishRequest, RecordKey, Recovered, metrics::Metrics},
+    node::{
+        Node, NodeConfig, NodeError, NodeGround, PublishRequest, RecordKey, Recovered,
+        metrics::Metrics,
+    },
     pki::{Authority, KeyAlgorithm, TrustBundle, X509Svid},
     signer::{
         SignError, SignRequest, Signer, SignerStatus,
@@ -188,6 +191,10 @@ impl Machine {
     }
 
     pub async fn publish(&self, plugin: &Plugin, pod: &Pod) {
+        self.try_publish(plugin, pod).await.unwrap();
+    }
+
+    pub async fn try_publish(&self, plugin: &Plugin, pod: &Pod) -> Result<(), NodeError> {
         let target = self.target(pod);
         fs::create_dir_all(target.parent().unwrap()).unwrap();
         let request = PublishRequest {
@@ -196,7 +203,7 @@ impl Machine {
             context: pod.context().into(),
             mount_group: None,
         };
-        plugin.node.publish(request).await.unwrap();
+        plugin.node.publish(request).await
     }
 
     pub fn set(&self, pod: &Pod) -> Set {
@@ -232,7 +239,7 @@ impl Machine {
 
 impl Plugin {
     /// What NodeGetVolumeStats says is wrong.
-    fn abnormal(&self, machine: &Machine, pod: &Pod) -> Option<String> {
+    pub fn abnormal(&self, machine: &Machine, pod: &Pod) -> Option<String> {
         let (id, path) = (pod.volume_id().parse().unwrap(), machine.target(pod));
         let stats = self.node.stats(&id, &path.display().to_string()).unwrap();
         stats.abnormal
