@@ -116,11 +116,7 @@ impl NodeGround {
             {
                 // Of the SVID that it was written beside, and not of the next.
                 work.taint = record.taint.filter(|_| serial_of(&record) == svid.x509.serial_hex());
-                // Until the current bundle is known: the socket answers at once (invariant 4).
-                let beside = bundle.filter(|bundle| {
-                    svid.x509.verify_chain(bundle, now.min(svid.last_second())).is_ok()
-                });
-                work.beside = beside.map(|own| Arc::new(TrustBundles::own(own.clone())));
+                work.beside = bundle.map(|own| Arc::new(TrustBundles::own(own.clone())));
                 work.svid = Some(svid);
             }
         }
@@ -283,6 +279,9 @@ impl Node {
             if work.phase == Phase::Live {
                 live += 1;
                 rewritten += usize::from(self.refresh(&volume, &mut work));
+                if work.bundles.is_none() {
+                    self.check_beside(&mut work, now);
+                }
                 // A set that did not get the current bundle is tried again at once.
                 let at = match &work.svid {
                     Some(svid) if work.bundles.is_some() => {
@@ -304,6 +303,16 @@ impl Node {
             }
         }
         info!(live, pending, rewritten, "volumes recovered");
+    }
+
+    /// What is beside an SVID on the volume is offered with it until it is known to be current, so
+    /// that the socket answers at once (invariant 4), unless the SVID does not verify by it.
+    fn check_beside(&self, work: &mut Work, now: SystemTime) {
+        let Some((svid, beside)) = work.svid.as_ref().zip(work.beside.as_ref()) else { return };
+        let at = now.min(svid.last_second());
+        if svid.x509.verify_chain(&beside.own, at).is_err() {
+            work.beside = None;
+        }
     }
 
     /// Gives the set the current bundle if it has another. True if it was rewritten.

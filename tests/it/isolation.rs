@@ -15,7 +15,7 @@ use crate::{
 
 const VOLUMES: usize = 1_000;
 const CALLERS: usize = 32;
-const CALLS: usize = 4_000;
+const CALLS: usize = 2_000;
 
 /// The n-th number of a sequence that looks like chance and is the same each time.
 fn draw(n: usize) -> usize {
