@@ -87,7 +87,7 @@ pub fn assert_tidy(node: &Node, live: &[Pod]) -> Snapshot {
             assert!(live.contains(&path), "{path:?} is left");
         }
     }
-    assert_eq!(names(&node.ca_dir()), ["tls.crt", "tls.key"]);
+    assert_eq!(names(&node.ca_dir()), ["jwt.key", "tls.crt", "tls.key"]);
     let plugin = node.csi_socket();
     assert_eq!(names(plugin.parent().unwrap()), ["csi.sock", "record.key"]);
     // The name appears only after csi.sock answers.
