@@ -1,8 +1,8 @@
 //! Two Envoys that nobody here built, in mutual TLS by what their volumes' sockets give them:
 //! through rotations, a new CA and the plugin's SIGKILL, without a failed request.
 //!
-//! Both run as in pods, with the very files that docs/workload-api.md shows, in a network namespace
-//! of the test's own because those name ports.
+//! Both run as in pods, with the very file that docs/workload-api.md shows and its counterpart, in a
+//! network namespace of the test's own because those name ports.
 
 #![allow(
     clippy::expect_used,
@@ -51,6 +51,8 @@ fn main() -> ExitCode {
         let status = command.env(INSIDE, "1").status().unwrap();
         return if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     }
+    let document = include_str!("../../../docs/workload-api.md");
+    assert!(document.contains(include_str!("server.yaml")), "it does not show server.yaml");
     on_a_node(run);
     ExitCode::SUCCESS
 }
