@@ -8,7 +8,8 @@ use svid_csi_proto::envoy::service::discovery::v3::{
 use tonic::Status;
 
 use super::{
-    protocol::{Nonces, Protocol, Rejection, WILDCARD, check_names, check_type, validation},
+    Protocol,
+    protocol::{Nonces, Rejection, WILDCARD, check_names, check_type, validation},
     secrets::{Entry, Secrets, TYPE_URL, Validation},
 };
 

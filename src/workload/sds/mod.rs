@@ -20,7 +20,7 @@ use svid_csi_proto::envoy::service::{
 use tonic::{Request, Response, Status, Streaming};
 
 use self::{
-    delta::Delta, protocol::Protocol, secrets::Secrets, state_of_the_world::StateOfTheWorld,
+    delta::Delta, protocol::Rejection, secrets::Secrets, state_of_the_world::StateOfTheWorld,
 };
 use super::{
     api::{Messages, workload},
@@ -35,6 +35,18 @@ const MAX_MESSAGE: usize = 128 * 1024;
 /// The service, for every volume's socket.
 pub(super) struct SecretDiscovery {
     metrics: Metrics,
+}
+
+/// One stream's state, in one variant of the xDS protocol.
+trait Protocol: Default + Send + 'static {
+    type Request: Send + 'static;
+    type Response: Send + 'static;
+
+    /// Takes what the client said. If it refuses what it was sent, says so.
+    fn take(&mut self, request: Self::Request) -> Result<Option<Rejection>, Status>;
+
+    /// What the client is to be told now, if anything.
+    fn answer(&mut self, secrets: &Secrets) -> Result<Option<Self::Response>, Status>;
 }
 
 // === impl SecretDiscovery ===

@@ -3,7 +3,7 @@
 use svid_csi_proto::envoy::config::core::v3::{Node, node::UserAgentVersionType};
 use tonic::Status;
 
-use super::secrets::{Secrets, TYPE_URL, Validation};
+use super::secrets::{TYPE_URL, Validation};
 
 /// Asks for every entry, as no name at all does.
 pub(super) const WILDCARD: &str = "*";
@@ -14,18 +14,6 @@ const MAX_NAMES: usize = 256;
 const MAX_NAME: usize = 2048;
 /// How much of what a client says of its error is worth a line in the log.
 const MAX_REASON: usize = 200;
-
-/// One stream's state, in one variant of the xDS protocol.
-pub(super) trait Protocol: Default + Send + 'static {
-    type Request: Send + 'static;
-    type Response: Send + 'static;
-
-    /// Takes what the client said. If it refuses what it was sent, says so.
-    fn take(&mut self, request: Self::Request) -> Result<Option<Rejection>, Status>;
-
-    /// What the client is to be told now, if anything.
-    fn answer(&mut self, secrets: &Secrets) -> Result<Option<Self::Response>, Status>;
-}
 
 /// A client's word on why it cannot use what it was sent: somebody else's text, cut short.
 #[derive(Clone, Debug, PartialEq, Eq)]

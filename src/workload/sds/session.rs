@@ -6,10 +6,11 @@ use tracing::{debug, warn};
 
 use super::{
     super::{entitlement::Follow, metrics::Metrics},
-    protocol::{Protocol, Rejection},
+    Protocol,
+    protocol::Rejection,
     secrets::Secrets,
 };
-use crate::node::{Refused, Workload};
+use crate::node::Workload;
 
 /// A stream's two directions. What is to be sent is made when it can be sent, and the next request
 /// is read after that: whoever reads slowly gets the newest, and makes nothing pile up.
@@ -67,7 +68,6 @@ impl<P: Protocol> Session<P> {
                 },
                 request = self.requests.message() => {
                     let Some(request) = request? else { return Ok(Step::End) };
-                    self.workload.admit_message().map_err(too_often)?;
                     if let Some(rejection) = self.protocol.take(request)? {
                         self.rejected(&rejection);
                     }
@@ -86,8 +86,4 @@ impl<P: Protocol> Session<P> {
             warn!(%volume, reason, "an Envoy refused the secrets that it was sent");
         }
     }
-}
-
-fn too_often(refused: Refused) -> Status {
-    Status::unavailable(refused.to_string())
 }

@@ -21,7 +21,7 @@ use svid_csi_proto::envoy::{
 };
 use tonic::Status;
 
-use super::{protocol::Protocol, secrets::Secrets};
+use super::{Protocol, secrets::Secrets};
 use crate::{
     id::{SpiffeId, TrustDomain},
     node::OfferedSvid,
