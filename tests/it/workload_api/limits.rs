@@ -62,7 +62,10 @@ fn a_conversation_that_says_too_much_ends_as_unavailable() {
         let mut client = ServerReflectionClient::new(channel);
         let mut answers = client.server_reflection_info(many).await.unwrap().into_inner();
         let status = ended(&mut answers).await;
-        assert_eq!(status.code(), Code::Unavailable, "{status:?}");
-        assert!(status.message().contains("too often"), "{status:?}");
+        let refused = "svid_csi_workload_refused_total{limit=\"calls\"}";
+        assert!(ground.metrics().contains(refused), "it is counted");
+        // Who goes on sending meanwhile may find the connection closed before it reads why.
+        let told = status.code() == Code::Unavailable && status.message().contains("too often");
+        assert!(told || status.message().contains("h2 protocol error"), "{status:?}");
     });
 }
