@@ -68,6 +68,7 @@ bench: setup-build setup-e2e ## measure; prints a table and writes bench-results
 	.ci/contained cargo bench --locked --bench volumes -- $(ARGS)
 	.ci/contained cargo bench --locked --bench approver
 	cargo bench --locked --bench issuance -- $(ARGS)
+	cargo bench --locked --bench authority
 
 fuzz: setup-test ## fuzz for long: FUZZ_LONG_SECONDS each, TARGETS to choose
 	fuzz/run $(FUZZ_LONG_SECONDS) $(TARGETS)
