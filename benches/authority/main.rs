@@ -1,6 +1,14 @@
 //! What rewriting `:authority` costs: the same bytes of the same calls read with it and without it,
 //! and what `h2`'s server, without tonic or a kernel, takes for such a call, by turns in one run.
 
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    missing_docs,
+    reason = "a benchmark is nobody's interface"
+)]
+
 use std::{
     hint::black_box,
     io,

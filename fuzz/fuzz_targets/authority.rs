@@ -20,11 +20,11 @@ fuzz_target!(|data: &[u8]| {
     let whole = through(data, usize::MAX);
     assert!(whole.len() <= data.len());
     assert_eq!(through(data, 1), whole);
-    // Whatever is rewritten once is as it should be.
-    assert_eq!(through(&whole, usize::MAX), whole);
     // What `h2` accepts without us it accepts with us too, with the same fields but `:authority`.
     let (bare, _) = far_side::requests(Pieces::new(data, &[]));
-    let (ours, _) = far_side::requests(RewriteAuthority::new(Pieces::new(data, &[])));
+    let (ours, well) = far_side::requests(RewriteAuthority::new(Pieces::new(data, &[])));
+    // Whatever is rewritten once is as it should be.
+    assert!(!well || through(&whole, usize::MAX) == whole, "it is rewritten again");
     let mut ours = ours.into_iter();
     for mut wanted in bare {
         for (name, value) in &mut wanted {

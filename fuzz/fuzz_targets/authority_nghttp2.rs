@@ -3,8 +3,10 @@
 
 #![no_main]
 
+#[allow(dead_code, reason = "the encoder here is another")]
 #[path = "../../src/sys/authority/tests/client.rs"]
 mod client;
+#[allow(dead_code, reason = "the encoder here is another")]
 #[path = "../../src/sys/authority/tests/encoder.rs"]
 mod encoder;
 #[path = "../../src/sys/authority/tests/far_side.rs"]

@@ -48,6 +48,8 @@ enum At {
     Text(Text, usize),
     /// What came is no header block, and `h2` will say so.
     Lost,
+    /// The same, of which some was left out: what follows must not make a block of it again.
+    Broken,
 }
 
 /// What an integer is for.
@@ -92,6 +94,11 @@ impl HeaderBlocks {
         while from < end {
             if let At::Lost = self.at {
                 bytes.copy_within(from..end, to);
+                return to + (end - from);
+            }
+            if let At::Broken = self.at {
+                // The begin of a number that does not end.
+                bytes.get_mut(to..to + (end - from)).unwrap_or_default().fill(0xff);
                 return to + (end - from);
             }
             if let At::Text(text, left) = self.at {
@@ -147,11 +154,12 @@ impl HeaderBlocks {
                     purpose.kept(byte)
                 }
                 More::TooLong => {
-                    self.at = At::Lost;
-                    Some(byte)
+                    let kept = purpose.kept(byte).is_some();
+                    self.at = if kept { At::Lost } else { At::Broken };
+                    Some(if kept { byte } else { 0xff })
                 }
             },
-            At::Text(..) | At::Lost => Some(byte),
+            At::Text(..) | At::Lost | At::Broken => Some(byte),
         }
     }
 
