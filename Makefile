@@ -66,6 +66,7 @@ example-image: setup-image ## the image that deploy/examples run, in target/imag
 
 bench: setup-build setup-e2e ## measure; prints a table and writes bench-results/
 	.ci/contained cargo bench --locked --bench volumes -- $(ARGS)
+	.ci/contained cargo bench --locked --bench workload -- $(ARGS)
 	.ci/contained cargo bench --locked --bench approver
 	cargo bench --locked --bench issuance -- $(ARGS)
 	cargo bench --locked --bench authority

@@ -59,7 +59,7 @@ fn main() -> ExitCode {
 
 async fn run() {
     let mut node = Node::started(&["--ca-propagation", "3s"]).await;
-    let [backend, frontend, stranger] = ["backend", "frontend", "stranger"].map(pod);
+    let [backend, frontend, stranger] = [pod(1, "backend"), pod(2, "frontend"), pod(3, "stranger")];
     for pod in [&backend, &frontend, &stranger] {
         node.publish(pod).await.unwrap();
     }
@@ -186,8 +186,7 @@ async fn eventually_long(what: &str, mut check: impl AsyncFnMut() -> Option<()>)
     }
 }
 
-fn pod(name: &str) -> Pod {
-    let n = name.len();
+fn pod(n: usize, name: &str) -> Pod {
     Pod { service_account: name.to_owned(), ..Pod::new(n) }.with("ttl", "15s")
 }
 
