@@ -92,7 +92,7 @@ pub(super) struct Bucket {
 
 impl Default for WorkloadLimits {
     fn default() -> Self {
-        Self { connections: 128, streams: 512, calls: 2000, signatures: 100 }
+        Self { connections: 64, streams: 512, calls: 2000, signatures: 100 }
     }
 }
 

@@ -196,7 +196,7 @@ pub async fn publish_all(node: &Node, pods: &[Pod]) {
     }
 }
 
-/// One pod that connects without end keeps 128 connections and no neighbour from anything.
+/// One pod that connects without end keeps 64 connections and no neighbour from anything.
 #[test]
 fn a_flood_of_connections_is_cut_off_and_harms_no_neighbour() {
     on_a_node(async || {
@@ -212,7 +212,7 @@ fn a_flood_of_connections_is_cut_off_and_harms_no_neighbour() {
         message(&mut stream).await;
         eventually("what is beyond the limit is closed", async || {
             let closed = held.iter().filter(|stream| is_closed(stream)).count();
-            (closed == 300 - 128).then_some(())
+            (closed == 300 - 64).then_some(())
         })
         .await;
         assert!(node.log().contains("asks too much of its socket"));

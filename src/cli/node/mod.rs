@@ -107,7 +107,7 @@ pub(super) struct NodeArgs {
     max_ttl: String,
 
     /// Connections that one volume's pod may have open to its socket
-    #[arg(long, env = "SVID_CSI_WORKLOAD_CONNECTIONS", default_value_t = 128, value_name = "N")]
+    #[arg(long, env = "SVID_CSI_WORKLOAD_CONNECTIONS", default_value_t = 64, value_name = "N")]
     workload_connections: u32,
 
     /// Calls that it may have open, streams among them

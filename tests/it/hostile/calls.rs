@@ -9,7 +9,7 @@ use tokio::{io::AsyncWriteExt, task::JoinSet, time::sleep};
 use tonic::{Code, Request, Status};
 
 use super::{
-    Scene,
+    GROWTH_OF_TABLES, Scene,
     wire::{DATA, END_HEADERS, END_STREAM, FETCH_X509, HEADERS, SETTINGS, call, frame, preface},
 };
 use crate::plugin::connect;
@@ -24,7 +24,7 @@ pub async fn all(scene: &Scene) {
     scene.during("1,000 refused calls on one connection", refused_often(scene)).await;
     scene.during("bodies that never end", endless_bodies(scene)).await;
     scene.during("clients that never read", never_reading(scene)).await;
-    scene.during("tables that hold buffers", held_buffers(scene)).await;
+    scene.growing(GROWTH_OF_TABLES, "tables that hold buffers", held_buffers(scene)).await;
 }
 
 async fn client(scene: &Scene) -> SpiffeWorkloadApiClient<tonic::transport::Channel> {
@@ -164,7 +164,7 @@ async fn never_reading(scene: &Scene) {
 async fn held_buffers(scene: &Scene) {
     let before = super::resident(&scene.node);
     let mut connections = Vec::new();
-    for _ in 0..120 {
+    for _ in 0..60 {
         let mut stream = scene.wire().open().await;
         let _ = stream.write_all(&preface()).await;
         for n in 0..100_u32 {
@@ -179,6 +179,6 @@ async fn held_buffers(scene: &Scene) {
     }
     scene.neighbour.answered().await;
     sleep(Duration::from_millis(200)).await;
-    let each = super::resident(&scene.node).saturating_sub(before) / 120;
-    println!("{each} KiB each of 120 such connections");
+    let each = super::resident(&scene.node).saturating_sub(before) / 60;
+    println!("{each} KiB each of 60 such connections");
 }
