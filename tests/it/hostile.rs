@@ -8,7 +8,7 @@ mod crowd;
 mod neighbour;
 mod wire;
 
-use std::fs;
+use std::{fs, pin::Pin};
 
 use self::{neighbour::Neighbour, wire::Ended};
 use crate::plugin::{Node, Pod, on_a_node};
@@ -27,6 +27,9 @@ struct Scene {
     /// Resident memory before the first attack.
     before: u64,
 }
+
+/// An attack under way.
+type Attack<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;
 
 // === impl Scene ===
 
@@ -48,17 +51,28 @@ impl Scene {
     }
 
     /// Attacks while the neighbour calls, and looks at the process then.
-    async fn during<T>(&self, what: &str, attack: impl Future<Output = T>) -> T {
-        self.growing(GROWTH, what, attack).await
+    fn during<'a, T: 'a>(
+        &'a self,
+        what: &'a str,
+        attack: impl Future<Output = T> + 'a,
+    ) -> Attack<'a, T> {
+        self.growing(GROWTH, what, attack)
     }
 
     /// The same, with this bound of memory.
-    async fn growing<T>(&self, most: u64, what: &str, attack: impl Future<Output = T>) -> T {
-        let (seen, calls) = self.neighbour.during(attack).await;
-        let grown = resident(&self.node).saturating_sub(self.before);
-        println!("{what}: {calls} calls of the neighbour answered, {grown} KiB more");
-        assert!(grown < most, "{what}: {grown} KiB more than before");
-        seen
+    fn growing<'a, T: 'a>(
+        &'a self,
+        most: u64,
+        what: &'a str,
+        attack: impl Future<Output = T> + 'a,
+    ) -> Attack<'a, T> {
+        Box::pin(async move {
+            let (seen, calls) = self.neighbour.during(attack).await;
+            let grown = resident(&self.node).saturating_sub(self.before);
+            println!("{what}: {calls} calls of the neighbour answered, {grown} KiB more");
+            assert!(grown < most, "{what}: {grown} KiB more than before");
+            seen
+        })
     }
 }
 

@@ -58,7 +58,7 @@ fn every_answer_belongs_to_the_sockets_own_pod() {
                         audience: vec![format!("audience-{}", chance / VOLUMES % 3)],
                         spiffe_id: String::new(),
                     };
-                    if chance / 7 % 2 == 0 {
+                    if (chance / 7).is_multiple_of(2) {
                         let mut stream =
                             api.fetch_x509svid(X509svidRequest {}).await.unwrap().into_inner();
                         let svids = message(&mut stream).await.svids;
