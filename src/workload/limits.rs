@@ -22,8 +22,9 @@ const HEADER_LIST: u32 = 8 * 1024;
 const WINDOW: u32 = 65_535;
 /// Calls that the client took back before they were begun (CVE-2023-44487).
 const TAKEN_BACK: usize = 20;
-/// Calls of a connection that we reset because the client broke the protocol.
-const RESET: usize = 100;
+/// Calls of a connection that we reset, over its whole life: because the client broke the protocol, or
+/// because its request was still on its way when it was refused. So no fewer than `h2` has it.
+const RESET: usize = 1024;
 /// `server` with these limits. The frame size stays at its default: `sys::RewriteAuthority` counts
 /// on it. There is no keepalive: on a Unix socket the kernel tells of a peer that is gone.
 pub(super) fn limited<L>(server: Server<L>) -> Server<L> {

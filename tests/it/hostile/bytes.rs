@@ -161,7 +161,7 @@ pub fn floods() -> Vec<Bytes> {
         after_preface(
             "unfinished calls",
             calm(),
-            &streams(1_000).map(|n| frame(HEADERS, END_HEADERS, n, &get)).collect::<Vec<_>>(),
+            &streams(5_000).map(|n| frame(HEADERS, END_HEADERS, n, &get)).collect::<Vec<_>>(),
         ),
         after_preface(
             "priorities",
