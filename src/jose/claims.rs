@@ -4,10 +4,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Map, Value};
 
-use super::JwtError;
+use super::{Jws, JwtError};
 use crate::id::SpiffeId;
 
-/// The claims that mean something to us, and all of them.
+/// The claims that mean something to us.
 #[derive(Debug)]
 pub(super) struct Claims {
     pub(super) id: SpiffeId,
@@ -15,7 +15,6 @@ pub(super) struct Claims {
     pub(super) expires_at: SystemTime,
     pub(super) not_before: Option<SystemTime>,
     pub(super) issued_at: Option<SystemTime>,
-    pub(super) all: Map<String, Value>,
 }
 
 /// The end of the year 9999: no time is later.
@@ -24,21 +23,20 @@ const LAST_SECOND: u64 = 253_402_300_799;
 // === impl Claims ===
 
 impl Claims {
-    pub(super) fn new(all: Map<String, Value>) -> Result<Self, JwtError> {
-        let id = all.get("sub").and_then(Value::as_str).and_then(|id| id.parse().ok());
+    pub(super) fn new(jws: &Jws<'_>) -> Result<Self, JwtError> {
+        let id = jws.claims().get("sub").and_then(Value::as_str).and_then(|id| id.parse().ok());
         Ok(Self {
             id: id.ok_or(JwtError::Subject)?,
-            audience: audience(all.get("aud")).ok_or(JwtError::Audience)?,
-            expires_at: time(&all, "exp")?.ok_or(JwtError::NoExpiry)?,
-            not_before: time(&all, "nbf")?,
-            issued_at: time(&all, "iat")?,
-            all,
+            audience: jws.audience()?,
+            expires_at: jws.time("exp")?.ok_or(JwtError::NoExpiry)?,
+            not_before: jws.time("nbf")?,
+            issued_at: jws.time("iat")?,
         })
     }
 }
 
 /// RFC 7519 §4.1.3: a string, or a list of them.
-fn audience(claim: Option<&Value>) -> Option<Vec<String>> {
+pub(super) fn audience(claim: Option<&Value>) -> Option<Vec<String>> {
     let audience = match claim? {
         Value::String(one) => vec![one.clone()],
         Value::Array(several) => {
@@ -51,7 +49,10 @@ fn audience(claim: Option<&Value>) -> Option<Vec<String>> {
 }
 
 /// RFC 7519 §2: a number of seconds, possibly with a fraction.
-fn time(all: &Map<String, Value>, claim: &'static str) -> Result<Option<SystemTime>, JwtError> {
+pub(super) fn time(
+    all: &Map<String, Value>,
+    claim: &'static str,
+) -> Result<Option<SystemTime>, JwtError> {
     let Some(value) = all.get(claim) else {
         return Ok(None);
     };

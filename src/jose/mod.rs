@@ -8,6 +8,7 @@ mod authority;
 mod claims;
 mod error;
 mod json;
+mod jws;
 mod key;
 mod public_key;
 mod svid;
@@ -19,6 +20,7 @@ pub use self::{
     algorithm::{JwtAlgorithm, JwtKeyAlgorithm},
     authority::{JwtAuthority, distinct},
     error::{JwkError, JwtError, JwtKeyError},
+    jws::{Jws, Unproven},
     key::JwtKey,
     svid::{JwtClaims, JwtSvid},
     verify::{CLOCK_SKEW, UnverifiedJwt, VerifiedJwt, verify},
