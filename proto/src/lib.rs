@@ -110,6 +110,30 @@ pub mod google {
     }
 }
 
+/// The parts of SPIRE's API that a delegate of its agent needs.
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    rustdoc::all,
+    clippy::all,
+    clippy::allow_attributes_without_reason,
+    reason = "generated code"
+)]
+pub mod spire {
+    pub mod api {
+        pub mod agent {
+            pub mod delegatedidentity {
+                pub mod v1 {
+                    include!("spire.api.agent.delegatedidentity.v1.rs");
+                }
+            }
+        }
+        pub mod types {
+            include!("spire.api.types.rs");
+        }
+    }
+}
+
 // `secrets` and `volume_context` carry tokens: neither is ever shown.
 
 impl fmt::Debug for csi::v1::NodePublishVolumeRequest {
@@ -203,6 +227,23 @@ impl fmt::Debug for envoy::service::discovery::v3::Resource {
     }
 }
 
+impl fmt::Debug for spire::api::agent::delegatedidentity::v1::X509svidWithKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("X509SVIDWithKey")
+            .field("x509_svid", &self.x509_svid)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for spire::api::types::Jwtsvid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("JWTSVID")
+            .field("id", &self.id)
+            .field("hint", &self.hint)
+            .finish_non_exhaustive()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::csi::v1::NodePublishVolumeRequest;
@@ -223,16 +264,23 @@ mod tests {
     /// Invariant 1: no key and no token of a workload is in the `Debug` of what carries it.
     #[test]
     fn debug_of_what_a_workload_gets_hides_keys_and_tokens() {
-        use super::{envoy::config::core::v3 as envoy, workload};
+        use super::{
+            envoy::config::core::v3 as envoy,
+            spire::api::{agent::delegatedidentity::v1 as delegated, types},
+            workload,
+        };
         let secret = "secret-bytes";
         let svid = workload::X509svid { x509_svid_key: secret.into(), ..Default::default() };
         let token = workload::Jwtsvid { svid: secret.into(), ..Default::default() };
         let asked = workload::ValidateJwtsvidRequest { svid: secret.into(), ..Default::default() };
+        let handed =
+            delegated::X509svidWithKey { x509_svid_key: secret.into(), ..Default::default() };
+        let fetched = types::Jwtsvid { token: secret.into(), ..Default::default() };
         let specifier = Some(envoy::data_source::Specifier::InlineBytes(secret.into()));
         let shown = [
             format!("{:?}", workload::X509svidResponse { svids: vec![svid], ..Default::default() }),
             format!("{:?}", workload::JwtsvidResponse { svids: vec![token] }),
-            format!("{asked:?}"),
+            format!("{asked:?} {handed:?} {fetched:?}"),
             format!("{:?} {specifier:?}", envoy::DataSource { specifier: specifier.clone() }),
         ];
         for shown in shown {

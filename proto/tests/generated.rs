@@ -4,11 +4,12 @@ use std::{error::Error, fs, path::Path};
 
 use prost::Message;
 
-const PROTOS: [&str; 4] = [
+const PROTOS: [&str; 5] = [
     "csi.proto",
     "pluginregistration.proto",
     "workload.proto",
     "envoy/service/secret/v3/sds.proto",
+    "spire/api/agent/delegatedidentity/v1/delegatedidentity.proto",
 ];
 
 /// What a workload's socket serves: server reflection describes these.
@@ -20,7 +21,7 @@ const SERVED: [&str; 3] = [
 
 const DESCRIPTORS: &str = "workload_api.binpb";
 
-const FILES: [(&str, &str); 9] = [
+const FILES: [(&str, &str); 11] = [
     ("csi.v1.rs", "csi.v1.rs"),
     ("pluginregistration.rs", "pluginregistration.rs"),
     // It has no package.
@@ -34,10 +35,12 @@ const FILES: [(&str, &str); 9] = [
     ("envoy.service.secret.v3.rs", "envoy.service.secret.v3.rs"),
     ("envoy.r#type.v3.rs", "envoy.type.v3.rs"),
     ("google.rpc.rs", "google.rpc.rs"),
+    ("spire.api.agent.delegatedidentity.v1.rs", "spire.api.agent.delegatedidentity.v1.rs"),
+    ("spire.api.types.rs", "spire.api.types.rs"),
 ];
 
 /// What can carry tokens or private keys: `src/lib.rs` writes their `Debug` by hand.
-const REDACTED: [&str; 11] = [
+const REDACTED: [&str; 13] = [
     ".csi.v1.NodeExpandVolumeRequest",
     ".csi.v1.NodePublishVolumeRequest",
     ".csi.v1.NodeStageVolumeRequest",
@@ -49,6 +52,8 @@ const REDACTED: [&str; 11] = [
     ".envoy.config.core.v3.DataSource.specifier",
     ".envoy.service.discovery.v3.DiscoveryResponse",
     ".envoy.service.discovery.v3.Resource",
+    ".spire.api.agent.delegatedidentity.v1.X509SVIDWithKey",
+    ".spire.api.types.JWTSVID",
 ];
 
 #[test]
