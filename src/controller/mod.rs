@@ -6,4 +6,5 @@ pub mod ca;
 pub mod metrics;
 pub mod policy_status;
 pub mod requests;
+pub mod tokens;
 pub mod world;

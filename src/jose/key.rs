@@ -195,7 +195,7 @@ impl Pair {
 #[cfg(test)]
 impl JwtKey {
     /// For tests of tokens that this key would never make.
-    pub(super) fn signature(&self, message: &[u8]) -> String {
+    pub(crate) fn signature(&self, message: &[u8]) -> String {
         URL_SAFE_NO_PAD.encode(self.pair.sign(&SystemRandom::new(), message).unwrap())
     }
 }

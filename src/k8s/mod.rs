@@ -12,11 +12,14 @@ mod facts;
 pub(crate) mod fake;
 #[cfg(test)]
 pub(crate) mod fake_store;
+#[cfg(test)]
+pub(crate) mod fake_tokens;
 mod inventory;
 mod lease;
 pub mod names;
 mod request_decisions;
 mod requests;
+mod service_account_tokens;
 mod svid_policy;
 mod trust_targets;
 mod verdict;
@@ -46,6 +49,7 @@ pub use self::{
     lease::{Candidate, Terms},
     request_decisions::RequestDecisions,
     requests::{NewRequest, OwnRequest},
+    service_account_tokens::{PublishedTokenKeys, ReviewedToken},
     svid_policy::{
         JwtPolicy, LabelRequirement, Labels, MatchedPods, PolicyCondition, PolicyFacts, PolicyRule,
         PolicySelector, SvidPolicy, SvidPolicySpec, SvidPolicyStatus, X509Policy,
