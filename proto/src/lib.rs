@@ -95,6 +95,21 @@ pub mod envoy {
     }
 }
 
+/// How a node has identities signed by the controller, package `svid.issuer.v1`.
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    rustdoc::all,
+    clippy::all,
+    clippy::allow_attributes_without_reason,
+    reason = "generated code"
+)]
+pub mod issuer {
+    pub mod v1 {
+        include!("svid.issuer.v1.rs");
+    }
+}
+
 /// The part of `google.rpc` that secret discovery needs.
 #[allow(
     missing_docs,
@@ -182,6 +197,31 @@ impl fmt::Debug for workload::Jwtsvid {
     }
 }
 
+impl fmt::Debug for issuer::v1::IssueX509SvidRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("IssueX509SvidRequest")
+            .field("pod", &self.pod)
+            .field("volume_id", &self.volume_id)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for issuer::v1::IssueJwtSvidRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("IssueJwtSvidRequest")
+            .field("pod", &self.pod)
+            .field("spiffe_id", &self.spiffe_id)
+            .field("audience", &self.audience)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for issuer::v1::JwtSvid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("JwtSvid").field("decision", &self.decision).finish_non_exhaustive()
+    }
+}
+
 impl fmt::Debug for workload::Witsvid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("WITSVID").field("spiffe_id", &self.spiffe_id).finish_non_exhaustive()
@@ -266,6 +306,7 @@ mod tests {
     fn debug_of_what_a_workload_gets_hides_keys_and_tokens() {
         use super::{
             envoy::config::core::v3 as envoy,
+            issuer::v1 as issuer,
             spire::api::{agent::delegatedidentity::v1 as delegated, types},
             workload,
         };
@@ -277,7 +318,13 @@ mod tests {
             delegated::X509svidWithKey { x509_svid_key: secret.into(), ..Default::default() };
         let fetched = types::Jwtsvid { token: secret.into(), ..Default::default() };
         let specifier = Some(envoy::data_source::Specifier::InlineBytes(secret.into()));
+        let (x509, jwt) = (
+            issuer::IssueX509SvidRequest { pod_token: secret.into(), ..Default::default() },
+            issuer::IssueJwtSvidRequest { pod_token: secret.into(), ..Default::default() },
+        );
+        let issued = issuer::JwtSvid { token: secret.into(), decision: None };
         let shown = [
+            format!("{x509:?} {jwt:?} {issued:?}"),
             format!("{:?}", workload::X509svidResponse { svids: vec![svid], ..Default::default() }),
             format!("{:?}", workload::JwtsvidResponse { svids: vec![token] }),
             format!("{asked:?} {handed:?} {fetched:?}"),

@@ -4,8 +4,9 @@ use std::{error::Error, fs, path::Path};
 
 use prost::Message;
 
-const PROTOS: [&str; 5] = [
+const PROTOS: [&str; 6] = [
     "csi.proto",
+    "issuer.proto",
     "pluginregistration.proto",
     "workload.proto",
     "envoy/service/secret/v3/sds.proto",
@@ -21,8 +22,9 @@ const SERVED: [&str; 3] = [
 
 const DESCRIPTORS: &str = "workload_api.binpb";
 
-const FILES: [(&str, &str); 11] = [
+const FILES: [(&str, &str); 12] = [
     ("csi.v1.rs", "csi.v1.rs"),
+    ("svid.issuer.v1.rs", "svid.issuer.v1.rs"),
     ("pluginregistration.rs", "pluginregistration.rs"),
     // It has no package.
     ("_.rs", "workload.rs"),
@@ -40,10 +42,13 @@ const FILES: [(&str, &str); 11] = [
 ];
 
 /// What can carry tokens or private keys: `src/lib.rs` writes their `Debug` by hand.
-const REDACTED: [&str; 13] = [
+const REDACTED: [&str; 16] = [
     ".csi.v1.NodeExpandVolumeRequest",
     ".csi.v1.NodePublishVolumeRequest",
     ".csi.v1.NodeStageVolumeRequest",
+    ".svid.issuer.v1.IssueX509SvidRequest",
+    ".svid.issuer.v1.IssueJwtSvidRequest",
+    ".svid.issuer.v1.JwtSvid",
     ".X509SVID",
     ".JWTSVID",
     ".ValidateJWTSVIDRequest",
@@ -72,6 +77,7 @@ fn committed_code_is_what_the_protos_generate() -> Result<(), Box<dyn Error>> {
         .bytes(".X509BundlesResponse")
         .bytes(".JWTBundlesResponse")
         .bytes(".envoy")
+        .bytes(".svid.issuer.v1")
         .skip_debug(REDACTED)
         .out_dir(fresh.path())
         .compile_fds(descriptors)?;
