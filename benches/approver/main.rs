@@ -18,7 +18,10 @@ use std::{
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 use svid_csi::{
-    controller::approver::{ApproverSettings, Decision, PolicySet, Question, decide},
+    controller::{
+        approver::{ApproverSettings, Decision, PolicySet, Question, decide},
+        requests::read,
+    },
     k8s::{
         NamespaceFacts, NodeFacts, PodFacts, PolicyFacts, PolicyRule, RequestFacts,
         ServiceAccountFacts, SvidPolicySpec, names,
@@ -85,10 +88,13 @@ fn measure(algorithm: KeyAlgorithm, policies: usize, rules: usize, count: usize)
     let requests: Vec<_> = (0..32.min(count)).map(|_| request(algorithm)).collect();
     let mut times: Vec<_> = (0..count)
         .map(|turn| {
+            let facts = &requests[turn % requests.len()];
+            let started = Instant::now();
             let question = Question {
-                request: &requests[turn % requests.len()],
+                request: &read(facts, &settings),
                 driver_pod: Some(&driver),
-                driver_node: Some(&node),
+                driver_service_account: None,
+                node: Some(&node),
                 pod: Some(&pod),
                 service_account: Some(&service_account),
                 namespace: Some(&namespace),
@@ -96,7 +102,6 @@ fn measure(algorithm: KeyAlgorithm, policies: usize, rules: usize, count: usize)
                 settings: &settings,
                 now: SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000),
             };
-            let started = Instant::now();
             let decision = decide(black_box(&question));
             let took = started.elapsed();
             assert!(matches!(decision, Decision::Approve(_)), "{decision:?}");

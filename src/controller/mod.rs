@@ -1,5 +1,6 @@
 //! The controller: who may have which identity, and the CA that signs it.
 
+mod annotated;
 pub mod approver;
 pub mod audit;
 pub mod ca;

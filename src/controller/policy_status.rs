@@ -47,7 +47,7 @@ pub async fn keep(
             &inventory.policies.all(),
             &inventory.pods.all(),
             &inventory.namespaces,
-            world.driver_name(),
+            &world.settings().driver_name,
             clock.now(),
         );
         for (name, status) in changes {

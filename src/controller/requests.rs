@@ -3,6 +3,7 @@
 
 mod judge;
 mod queue;
+mod read;
 mod step;
 
 use std::{
@@ -19,6 +20,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+pub use self::read::read;
 use self::{
     judge::{Handled, Judge},
     queue::Queue,

@@ -11,35 +11,31 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    approver::{ApproverSettings, Decision, Fact, PolicySet, Question},
+    approver::{ApproverSettings, Decision, Fact, IdentityRequest, PolicySet, Question},
     metrics::{CacheLabel, Metrics},
 };
 use crate::{
     clock::Clock,
     k8s::{
         ApiError, CacheState, Inventory, NamespaceFacts, NodeFacts, ObjectName, PodFacts,
-        PolicyFacts, RequestFacts, ServiceAccountFacts,
+        PolicyFacts, ServiceAccountFacts,
     },
 };
 
-/// The rule that decides.
-pub type Decide = fn(&Question<'_>) -> Decision;
-
-/// What is known, and the rule that decides by it.
+/// What is known.
 pub struct World {
     inventory: Inventory,
     policies: RwLock<Arc<PolicySet>>,
     settings: ApproverSettings,
-    decide: Decide,
     clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
 }
 
 /// A decision, and whom it is about.
 #[derive(Debug)]
-pub struct Judgement {
+pub struct Judgement<G> {
     /// What is decided.
-    pub decision: Decision,
+    pub decision: Decision<G>,
     /// The pod, if there is one of that name.
     pub pod: Option<Arc<PodFacts>>,
 }
@@ -47,6 +43,7 @@ pub struct Judgement {
 /// What one decision is made from.
 struct Ground {
     driver_pod: Option<Arc<PodFacts>>,
+    driver_service_account: Option<Arc<ServiceAccountFacts>>,
     node: Option<Arc<NodeFacts>>,
     pod: Option<Arc<PodFacts>>,
     service_account: Option<Arc<ServiceAccountFacts>>,
@@ -56,22 +53,28 @@ struct Ground {
     live: BTreeSet<Fact>,
 }
 
-const FACTS: [Fact; 6] =
-    [Fact::DriverPod, Fact::Node, Fact::Pod, Fact::ServiceAccount, Fact::Namespace, Fact::Policies];
+const FACTS: [Fact; 7] = [
+    Fact::DriverPod,
+    Fact::DriverServiceAccount,
+    Fact::Node,
+    Fact::Pod,
+    Fact::ServiceAccount,
+    Fact::Namespace,
+    Fact::Policies,
+];
 
 // === impl World ===
 
 impl World {
-    /// Decides by this rule.
+    /// With nothing told yet.
     pub fn new(
         inventory: Inventory,
         settings: ApproverSettings,
-        decide: Decide,
         clock: Arc<dyn Clock>,
         metrics: Arc<Metrics>,
     ) -> Self {
         let policies = RwLock::default();
-        Self { inventory, policies, settings, decide, clock, metrics }
+        Self { inventory, policies, settings, clock, metrics }
     }
 
     /// What the watches told.
@@ -79,9 +82,9 @@ impl World {
         &self.inventory
     }
 
-    /// The driver that pods' volumes name.
-    pub fn driver_name(&self) -> &str {
-        &self.settings.driver_name
+    /// How the controller is set up.
+    pub fn settings(&self) -> &ApproverSettings {
+        &self.settings
     }
 
     /// The policies as they were last told.
@@ -148,14 +151,18 @@ impl World {
         self.metrics.policies_invalid.set(invalid as i64);
     }
 
-    /// Decides on this version of a request. An error says what could not be read: then nothing is
+    /// Decides on a request by this rule. An error says what could not be read: then nothing is
     /// decided.
-    pub async fn judge(&self, request: &RequestFacts) -> Result<Judgement, ApiError> {
+    pub async fn judge<W, G>(
+        &self,
+        request: &IdentityRequest<W>,
+        decide: fn(&Question<'_, W>) -> Decision<G>,
+    ) -> Result<Judgement<G>, ApiError> {
         let mut ground = self.cached(request);
         let broken: Vec<Fact> = FACTS.into_iter().filter(|fact| self.is_broken(*fact)).collect();
         self.read(&mut ground, request, &broken).await?;
         loop {
-            let decision = self.ask(&ground, request);
+            let decision = self.ask(&ground, request, decide);
             let unread: Vec<Fact> = match &decision {
                 Decision::Approve(_) => Vec::new(),
                 Decision::Deny(denial) => {
@@ -170,12 +177,18 @@ impl World {
         }
     }
 
-    fn ask(&self, ground: &Ground, request: &RequestFacts) -> Decision {
+    fn ask<W, G>(
+        &self,
+        ground: &Ground,
+        request: &IdentityRequest<W>,
+        decide: fn(&Question<'_, W>) -> Decision<G>,
+    ) -> Decision<G> {
         let began = Instant::now();
-        let decision = (self.decide)(&Question {
+        let decision = decide(&Question {
             request,
             driver_pod: ground.driver_pod.as_deref(),
-            driver_node: ground.node.as_deref(),
+            driver_service_account: ground.driver_service_account.as_deref(),
+            node: ground.node.as_deref(),
             pod: ground.pod.as_deref(),
             service_account: ground.service_account.as_deref(),
             namespace: ground.namespace.as_deref(),
@@ -187,12 +200,14 @@ impl World {
         decision
     }
 
-    fn cached(&self, request: &RequestFacts) -> Ground {
+    fn cached<W>(&self, request: &IdentityRequest<W>) -> Ground {
         let inventory = &self.inventory;
-        let pod = request.pod().and_then(|name| inventory.pods.get(&name));
+        let pod = pod(request).and_then(|name| inventory.pods.get(name));
+        let driver = &self.settings.driver_service_account;
         Ground {
-            driver_pod: request.driver_pod().and_then(|name| inventory.pods.get(&name)),
-            node: request.driver_node().and_then(|name| inventory.nodes.get(&name)),
+            driver_pod: driver_pod(request).and_then(|name| inventory.pods.get(name)),
+            driver_service_account: inventory.service_accounts.get(driver),
+            node: node(request).and_then(|name| inventory.nodes.get(name)),
             service_account: pod
                 .as_deref()
                 .and_then(|pod| inventory.service_accounts.get(&account(pod))),
@@ -209,7 +224,7 @@ impl World {
         let state = match fact {
             Fact::DriverPod | Fact::Pod => inventory.pods.state(),
             Fact::Node => inventory.nodes.state(),
-            Fact::ServiceAccount => inventory.service_accounts.state(),
+            Fact::DriverServiceAccount | Fact::ServiceAccount => inventory.service_accounts.state(),
             Fact::Namespace => inventory.namespaces.state(),
             Fact::Policies => inventory.policies.state(),
         };
@@ -218,10 +233,10 @@ impl World {
     }
 
     /// Reads these live.
-    async fn read(
+    async fn read<W>(
         &self,
         ground: &mut Ground,
-        request: &RequestFacts,
+        request: &IdentityRequest<W>,
         facts: &[Fact],
     ) -> Result<(), ApiError> {
         let inventory = &self.inventory;
@@ -230,20 +245,25 @@ impl World {
             self.metrics.live_reads.inc();
             match fact {
                 Fact::DriverPod => {
-                    ground.driver_pod = match request.driver_pod() {
-                        Some(name) => inventory.read_pod(&name).await?.map(Arc::new),
+                    ground.driver_pod = match driver_pod(request) {
+                        Some(name) => inventory.read_pod(name).await?.map(Arc::new),
                         None => None,
                     };
                 }
+                Fact::DriverServiceAccount => {
+                    let name = &self.settings.driver_service_account;
+                    ground.driver_service_account =
+                        inventory.read_service_account(name).await?.map(Arc::new);
+                }
                 Fact::Node => {
-                    ground.node = match request.driver_node() {
-                        Some(name) => inventory.read_node(&name).await?.map(Arc::new),
+                    ground.node = match node(request) {
+                        Some(name) => inventory.read_node(name).await?.map(Arc::new),
                         None => None,
                     };
                 }
                 Fact::Pod => {
-                    ground.pod = match request.pod() {
-                        Some(name) => inventory.read_pod(&name).await?.map(Arc::new),
+                    ground.pod = match pod(request) {
+                        Some(name) => inventory.read_pod(name).await?.map(Arc::new),
                         None => None,
                     };
                     let name = ground.pod.as_deref().map(account);
@@ -277,6 +297,18 @@ fn account(pod: &PodFacts) -> ObjectName {
     ObjectName::new(&pod.namespace, pod.service_account())
 }
 
-fn namespace(request: &RequestFacts) -> Option<ObjectName> {
-    request.pod().map(|pod| ObjectName::cluster_wide(pod.namespace))
+fn driver_pod<W>(request: &IdentityRequest<W>) -> Option<&ObjectName> {
+    Some(&request.requester.as_ref().ok()?.driver_pod.as_ref()?.name)
+}
+
+fn node<W>(request: &IdentityRequest<W>) -> Option<&ObjectName> {
+    Some(&request.requester.as_ref().ok()?.node)
+}
+
+fn pod<W>(request: &IdentityRequest<W>) -> Option<&ObjectName> {
+    Some(&request.pod.as_ref().ok()?.name)
+}
+
+fn namespace<W>(request: &IdentityRequest<W>) -> Option<ObjectName> {
+    pod(request).map(|pod| ObjectName::cluster_wide(pod.namespace.clone()))
 }

@@ -3,7 +3,11 @@
 //! A kubelet may change its pods' annotations and status. Of those only what counts against a
 //! request is kept: that a pod has finished or is a mirror pod.
 
-use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use k8s_openapi::{
     api::{
@@ -13,10 +17,7 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::Time,
 };
 
-use super::{
-    ObjectName,
-    names::{annotation, extra},
-};
+use super::ObjectName;
 
 /// A CertificateSigningRequest.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -150,25 +151,6 @@ impl RequestFacts {
         }
     }
 
-    /// The pod that the requester's token is bound to; its namespace is the ServiceAccount's.
-    pub fn driver_pod(&self) -> Option<ObjectName> {
-        let account = self.username.strip_prefix("system:serviceaccount:")?;
-        let (namespace, _name) = account.split_once(':')?;
-        Some(ObjectName::new(namespace, self.extra(extra::POD_NAME)?))
-    }
-
-    /// The Node that the requester's token is bound to.
-    pub fn driver_node(&self) -> Option<ObjectName> {
-        Some(ObjectName::cluster_wide(self.extra(extra::NODE_NAME)?))
-    }
-
-    /// The pod that it says it is for.
-    pub fn pod(&self) -> Option<ObjectName> {
-        let named = |key| self.annotations.get(key).filter(|value| !value.is_empty());
-        let namespace = named(annotation::POD_NAMESPACE)?;
-        Some(ObjectName::new(namespace, named(annotation::POD_NAME)?))
-    }
-
     /// The condition of this kind.
     pub fn condition(&self, kind: &str) -> Option<&ConditionFacts> {
         self.conditions.iter().find(|condition| condition.kind == kind)
@@ -250,6 +232,17 @@ impl PodFacts {
         }
     }
 
+    /// Whether it is of this name.
+    pub fn is_named(&self, name: &ObjectName) -> bool {
+        self.name == name.name && self.namespace == name.namespace
+    }
+
+    /// Whether it should have been gone for longer than this.
+    pub fn is_overdue(&self, now: SystemTime, patience: Duration) -> bool {
+        let overdue = self.deletion_timestamp.and_then(|at| now.duration_since(at).ok());
+        overdue.is_some_and(|overdue| overdue > patience)
+    }
+
     /// Whether its containers have ended for good.
     pub fn is_finished(&self) -> bool {
         matches!(self.phase.as_str(), "Succeeded" | "Failed")
@@ -259,6 +252,16 @@ impl PodFacts {
     pub fn uses_driver(&self, driver_name: &str) -> bool {
         let volumes = self.spec.volumes.iter().flatten();
         volumes.filter_map(|volume| volume.csi.as_ref()).any(|csi| csi.driver == driver_name)
+    }
+
+    /// Whether one of its projected volumes has a `podCertificate` of this signer.
+    pub fn projects_certificate(&self, signer_name: &str) -> bool {
+        let volumes = self.spec.volumes.iter().flatten();
+        let projected = volumes.filter_map(|volume| volume.projected.as_ref());
+        let mut sources = projected.flat_map(|projected| projected.sources.iter().flatten());
+        sources.any(|source| {
+            source.pod_certificate.as_ref().is_some_and(|it| it.signer_name == signer_name)
+        })
     }
 }
 

@@ -316,7 +316,7 @@ mod tests {
             Authority::create(&domain, KeyAlgorithm::EcdsaP256, day, start - day / 2).unwrap();
         let key = PrivateKey::generate(KeyAlgorithm::EcdsaP256).unwrap();
         let csr = Csr::create(&key, &id).unwrap();
-        let issue = |ttl| authority.issue(&csr, &id, &[], ttl, start).unwrap();
+        let issue = |ttl| authority.issue(csr.public_key(), &id, &[], ttl, start).unwrap();
         let directory = tempfile::tempdir().unwrap();
         let kubelet = KubeletDir::open(directory.path()).unwrap();
         let target = kubelet.parse_relative("pods/u/volumes/kubernetes.io~csi/v/mount");

@@ -7,8 +7,8 @@ use zeroize::Zeroizing;
 
 use super::profile::{Issuer, Validity, key_id};
 use super::{
-    BundleError, Certificate, Csr, DnsName, KeyAlgorithm, PkiError, PrivateKey, Profile, SvidError,
-    TrustBundle, X509Svid, certificates_from_pem, certificates_to_pem,
+    BundleError, Certificate, DnsName, KeyAlgorithm, PkiError, PrivateKey, Profile, PublicKey,
+    SvidError, TrustBundle, X509Svid, certificates_from_pem, certificates_to_pem,
 };
 use crate::class::Class;
 use crate::id::{IdError, SpiffeId, TrustDomain};
@@ -271,11 +271,10 @@ impl Authority {
     }
 
     /// Signs a certificate for `id`, and for `dns_names` beside it, that begins a little before `now`
-    /// and ends after `ttl`, or with the first end of the chain above it. Only the public key is
-    /// taken from the request.
+    /// and ends after `ttl`, or with the first end of the chain above it.
     pub fn issue(
         &self,
-        csr: &Csr,
+        key: &PublicKey,
         id: &SpiffeId,
         dns_names: &[DnsName],
         ttl: Duration,
@@ -301,7 +300,7 @@ impl Authority {
         }
         let validity =
             Profile::validity(now, ttl, Some(self.validity)).ok_or(IssueError::Ttl { ttl })?;
-        self.sign(csr.spki_der(), id, dns_names, validity)
+        self.sign(key.spki_der(), id, dns_names, validity)
     }
 
     fn sign(

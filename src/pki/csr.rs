@@ -4,7 +4,7 @@ use rustls_pki_types::CertificateSigningRequestDer;
 
 use super::profile::{SAN_OID, uri_san};
 use super::spki::Spki;
-use super::{KeyAlgorithm, PkiError, PrivateKey};
+use super::{KeyAlgorithm, PkiError, PrivateKey, PublicKey};
 use crate::class::Class;
 use crate::encoding::der::{
     BIT_STRING, BOOLEAN, INTEGER, OCTET_STRING, OID, Reader, SEQUENCE, SET, bit_string, element,
@@ -18,7 +18,7 @@ use crate::id::{IdError, SpiffeId};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Csr {
     der: CertificateSigningRequestDer<'static>,
-    spki: Vec<u8>,
+    key: PublicKey,
     id: SpiffeId,
 }
 
@@ -82,7 +82,8 @@ impl Csr {
             &sequence(&[key.signature_algorithm().as_ref()]),
             &bit_string(&signature),
         ]);
-        Ok(Self { der: der.into(), spki: key.spki_der().to_vec(), id: id.clone() })
+        let key = PublicKey::from_spki_der(key.spki_der()).ok_or(CsrError::Malformed)?;
+        Ok(Self { der: der.into(), key, id: id.clone() })
     }
 
     /// Reads a request and checks all of it: the signature, exactly the extensionRequest attribute,
@@ -99,7 +100,8 @@ impl Csr {
         let extensions = extension_request(parts.attributes).ok_or(CsrError::Attributes)?;
         let names = subject_alt_name(extensions).ok_or(CsrError::Extensions)?;
         let uri = only_uri(names).ok_or(CsrError::Names)?;
-        Ok(Self { der: der.to_vec().into(), spki: parts.spki.to_vec(), id: uri.parse()? })
+        let key = PublicKey::from_spki_der(parts.spki).ok_or(CsrError::Malformed)?;
+        Ok(Self { der: der.to_vec().into(), key, id: uri.parse()? })
     }
 
     /// The same from PEM: one block `CERTIFICATE REQUEST` and nothing else.
@@ -121,9 +123,14 @@ impl Csr {
         &self.der
     }
 
+    /// The public key.
+    pub fn public_key(&self) -> &PublicKey {
+        &self.key
+    }
+
     /// The public key: SubjectPublicKeyInfo DER.
     pub fn spki_der(&self) -> &[u8] {
-        &self.spki
+        self.key.spki_der()
     }
 
     /// The SPIFFE ID that it asks for.
@@ -133,7 +140,7 @@ impl Csr {
 
     /// The key's algorithm; `None` if it is not one that we make.
     pub fn key_algorithm(&self) -> Option<KeyAlgorithm> {
-        Spki::parse(&self.spki)?.key_algorithm()
+        self.key.algorithm()
     }
 }
 

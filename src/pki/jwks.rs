@@ -7,7 +7,7 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::spki::PublicKey;
+use super::spki::KeyMaterial;
 use super::{BundleError, Certificate, PkiError, TrustBundle};
 use crate::jose::{JwkError, JwtAuthority};
 
@@ -150,12 +150,12 @@ impl<'a> Jwk<'a> {
         let spki = certificate.spki()?;
         let encode = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
         let key = match spki.key {
-            PublicKey::Ec { curve, x, y } => Key::Ec { crv: curve, x: encode(x), y: encode(y) },
-            PublicKey::Ed25519 => Key::Okp { crv: "Ed25519", x: encode(spki.bits) },
-            PublicKey::Rsa { modulus, exponent } => {
+            KeyMaterial::Ec { curve, x, y } => Key::Ec { crv: curve, x: encode(x), y: encode(y) },
+            KeyMaterial::Ed25519 => Key::Okp { crv: "Ed25519", x: encode(spki.bits) },
+            KeyMaterial::Rsa { modulus, exponent } => {
                 Key::Rsa { n: encode(modulus), e: encode(exponent) }
             }
-            PublicKey::Other => return None,
+            KeyMaterial::Other => return None,
         };
         Some(Self { usage: X509_SVID, key, x5c: [STANDARD.encode(certificate.der())] })
     }

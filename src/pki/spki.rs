@@ -14,12 +14,12 @@ pub(super) struct Spki<'a> {
     pub(super) algorithm: &'a [u8],
     /// The subjectPublicKey bits.
     pub(super) bits: &'a [u8],
-    pub(super) key: PublicKey<'a>,
+    pub(super) key: KeyMaterial<'a>,
 }
 
 /// What the bits mean.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum PublicKey<'a> {
+pub(super) enum KeyMaterial<'a> {
     /// Uncompressed point: its two coordinates.
     Ec {
         curve: &'static str,
@@ -67,16 +67,16 @@ impl<'a> Spki<'a> {
         if !outer.is_empty() || !body.is_empty() {
             return None;
         }
-        Some(Self { algorithm, bits, key: PublicKey::parse(algorithm, bits)? })
+        Some(Self { algorithm, bits, key: KeyMaterial::parse(algorithm, bits)? })
     }
 
     /// One of the five, if it is one.
     pub(super) fn key_algorithm(&self) -> Option<KeyAlgorithm> {
         match self.key {
-            PublicKey::Ec { curve: "P-256", .. } => Some(KeyAlgorithm::EcdsaP256),
-            PublicKey::Ec { curve: "P-384", .. } => Some(KeyAlgorithm::EcdsaP384),
-            PublicKey::Ed25519 => Some(KeyAlgorithm::Ed25519),
-            PublicKey::Rsa { modulus, .. } => match bit_length(modulus) {
+            KeyMaterial::Ec { curve: "P-256", .. } => Some(KeyAlgorithm::EcdsaP256),
+            KeyMaterial::Ec { curve: "P-384", .. } => Some(KeyAlgorithm::EcdsaP384),
+            KeyMaterial::Ed25519 => Some(KeyAlgorithm::Ed25519),
+            KeyMaterial::Rsa { modulus, .. } => match bit_length(modulus) {
                 2048 => Some(KeyAlgorithm::Rsa2048),
                 4096 => Some(KeyAlgorithm::Rsa4096),
                 _ => None,
@@ -88,12 +88,12 @@ impl<'a> Spki<'a> {
     /// For people: `ecdsa-p256`, `rsa-3072`, or the dotted OID of what we don't know.
     pub(super) fn describe(&self) -> String {
         match self.key {
-            PublicKey::Ec { curve, .. } => {
+            KeyMaterial::Ec { curve, .. } => {
                 format!("ecdsa-{}", curve.to_ascii_lowercase().replace('-', ""))
             }
-            PublicKey::Ed25519 => "ed25519".to_owned(),
-            PublicKey::Rsa { modulus, .. } => format!("rsa-{}", bit_length(modulus)),
-            PublicKey::Other => Reader::new(self.algorithm)
+            KeyMaterial::Ed25519 => "ed25519".to_owned(),
+            KeyMaterial::Rsa { modulus, .. } => format!("rsa-{}", bit_length(modulus)),
+            KeyMaterial::Other => Reader::new(self.algorithm)
                 .expect(OID)
                 .and_then(|oid| dotted(oid.content))
                 .unwrap_or_else(|| "unknown".to_owned()),
@@ -147,9 +147,9 @@ pub(super) fn dotted(content: &[u8]) -> Option<String> {
     (!inside && !numbers.is_empty()).then(|| numbers.join("."))
 }
 
-// === impl PublicKey ===
+// === impl KeyMaterial ===
 
-impl<'a> PublicKey<'a> {
+impl<'a> KeyMaterial<'a> {
     fn parse(algorithm: &[u8], bits: &'a [u8]) -> Option<Self> {
         let curve = [
             (alg_id::ECDSA_P256, "P-256", 32),

@@ -25,7 +25,7 @@ fn svid(authority: &Authority) -> X509Svid {
     let id = SpiffeId::new(&domain(), "/ns/shop/sa/cart").unwrap();
     let key = PrivateKey::generate(KeyAlgorithm::EcdsaP256).unwrap();
     let csr = Csr::create(&key, &id).unwrap();
-    authority.issue(&csr, &id, &[], Duration::from_secs(3_600), now()).unwrap()
+    authority.issue(csr.public_key(), &id, &[], Duration::from_secs(3_600), now()).unwrap()
 }
 
 fn bundle(authorities: &[&Authority], sequence: u64) -> TrustBundle {

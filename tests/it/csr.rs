@@ -110,7 +110,7 @@ impl Controller {
         }
         let ttl = object["metadata"]["annotations"]["csi.svid.dev/ttl"].as_str();
         let ttl = Duration::from_secs(if ttl == Some("10s") { 10 } else { 3600 });
-        let svid = authority.issue(&csr, csr.id(), &[], ttl, now).unwrap();
+        let svid = authority.issue(csr.public_key(), csr.id(), &[], ttl, now).unwrap();
         let conditions = condition("Approved", "SvidPolicy", json!("{}"));
         json!({ "conditions": conditions, "certificate": STANDARD.encode(svid.chain_pem()) })
     }

@@ -112,7 +112,7 @@ impl Signer for TestSigner {
         let now = self.clock.now();
         let svid = self
             .authority
-            .issue(&request.csr, &request.id, &[], request.ttl, now)
+            .issue(request.csr.public_key(), &request.id, &[], request.ttl, now)
             .map_err(|error| SignError::new(error.class(), error.to_string()));
         *self.clock.once.lock().unwrap() = self.after.lock().unwrap().take();
         svid

@@ -49,7 +49,7 @@ impl Signer for Rotated {
         self.signed.fetch_add(1, Ordering::SeqCst);
         let authority = self.authority.lock().unwrap().clone();
         let (csr, id) = (&request.csr, &request.id);
-        let issued = authority.issue(csr, id, &[], request.ttl, self.clock.now());
+        let issued = authority.issue(csr.public_key(), id, &[], request.ttl, self.clock.now());
         issued.map_err(|error| SignError::new(error.class(), error.to_string()))
     }
 

@@ -131,7 +131,7 @@ fn an_svid_that_the_driver_did_not_put_there_is_replaced() {
         let key = PrivateKey::generate(KeyAlgorithm::EcdsaP256).unwrap();
         let csr = Csr::create(&key, &id).unwrap();
         let day = Duration::from_secs(80_000);
-        scene.put(&scene.ca.issue(&csr, &id, &[], day, now()).unwrap(), &key);
+        scene.put(&scene.ca.issue(csr.public_key(), &id, &[], day, now()).unwrap(), &key);
         scene.node.start().await;
         eventually("the volume has an SVID of its own again", async || {
             Set::read(&scene.node.target(&scene.attacker)).ok()?.check(&scene.attacker.id()).ok()

@@ -16,7 +16,7 @@ use crate::{
     cli::signals::Signals,
     clock::{Clock, SystemClock},
     controller::{
-        approver::{self, ApproverSettings},
+        approver::ApproverSettings,
         audit::Audit,
         ca::Keyring,
         metrics::Metrics,
@@ -108,7 +108,6 @@ fn start(cluster: Cluster, settings: Settings, listener: TcpListener) -> Running
     let world = Arc::new(World::new(
         Inventory::new(cluster.clone()),
         settings.approver,
-        approver::decide,
         clock.clone(),
         metrics.clone(),
     ));

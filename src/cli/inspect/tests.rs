@@ -27,7 +27,7 @@ impl Files {
         let id = "spiffe://example.org/ns/a/sa/b".parse().unwrap();
         let key = PrivateKey::generate(algorithm).unwrap();
         let csr = Csr::create(&key, &id).unwrap();
-        let svid = ca.issue(&csr, &id, &[], HOUR, start).unwrap();
+        let svid = ca.issue(csr.public_key(), &id, &[], HOUR, start).unwrap();
         let files = Self { dir: tempfile::tempdir().unwrap(), start, svid };
         fs::write(files.path("svid.pem"), files.svid.chain_pem()).unwrap();
         fs::write(files.path("key.pem"), key.to_pem()).unwrap();

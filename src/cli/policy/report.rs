@@ -110,7 +110,7 @@ impl Report {
         );
         let (decision, reason, message, grant) = match explanation.decision {
             Decision::Approve(grant) => {
-                let key = grant.csr.key_algorithm();
+                let key = grant.public_key.algorithm();
                 let line = GrantLine {
                     id: grant.id.to_string(),
                     ttl: duration::format(grant.ttl),

@@ -7,17 +7,13 @@ use std::time::{Duration, SystemTime};
 use k8s_openapi::api::core::v1::PodSpec;
 
 use super::{
-    ApproverSettings, Decision, Denial, PolicySet, Question, ReasonCode, Verdict, decide, grant,
-    what::Wish, whom::Subject,
+    ApproverSettings, Decision, Denial, IdentityRequest, NamedPod, PolicySet, Question, ReasonCode,
+    Requester, Uses, Verdict, Wish, decide, grant, whom::Subject,
 };
 use crate::{
     id::{IdTemplate, SpiffeId, TemplateInput, TrustDomain},
-    k8s::{
-        NamespaceFacts, NodeFacts, ObjectName, PodFacts, RequestFacts, ServiceAccountFacts,
-        names::{self, annotation, extra},
-    },
-    pki::{Csr, CsrError, DnsName, KeyAlgorithm, PrivateKey},
-    volume::duration,
+    k8s::{NamespaceFacts, NodeFacts, ObjectName, PodFacts, ServiceAccountFacts},
+    pki::{CsrError, DnsName, KeyAlgorithm, PrivateKey, PublicKey},
 };
 
 /// A pod, what stands around it, and what it asks for.
@@ -89,7 +85,7 @@ pub fn explain(case: &Case<'_>) -> Explanation {
             return Explanation { applies, rules: Vec::new(), asked_twice: false, decision };
         }
     };
-    let mut decision = ask(case, &first.csr);
+    let mut decision = with_question(case, &first, decide);
     let mut wish = first;
     let mut asked_twice = false;
     if let Decision::Deny(denial) = &decision
@@ -97,11 +93,11 @@ pub fn explain(case: &Case<'_>) -> Explanation {
         && let Ok(again) = make(case, identity.id.clone(), identity.key_algorithm)
     {
         asked_twice = true;
-        decision = ask(case, &again.csr);
+        decision = with_question(case, &again, decide);
         wish = again;
     }
     let rules = subject.map_or_else(Vec::new, |subject| {
-        with_question(case, &wish.csr, |question| grant::rules(question, &subject, &wish))
+        with_question(case, &wish, |question| grant::rules(question, &subject, &wish))
     });
     Explanation { applies, rules, asked_twice, decision }
 }
@@ -121,27 +117,22 @@ fn first_wish(case: &Case<'_>) -> Result<Wish, Denial> {
 }
 
 fn make(case: &Case<'_>, id: SpiffeId, key: KeyAlgorithm) -> Result<Wish, Denial> {
-    let csr = PrivateKey::generate(key)
+    let public_key = PrivateKey::generate(key)
         .map_err(CsrError::from)
-        .and_then(|key| Csr::create(&key, &id))
+        .and_then(|key| PublicKey::from_spki_der(key.spki_der()).ok_or(CsrError::Malformed))
         .map_err(|error| Denial::new(ReasonCode::MalformedCsr, error.to_string()))?;
     Ok(Wish {
-        csr,
-        key,
-        ttl: case.ttl,
         explicit_key: case.key_algorithm.is_some(),
+        id: Some(id),
+        ttl: case.ttl,
         dns_names: case.dns_names.to_vec(),
+        ..Wish::of_key(public_key)?
     })
 }
 
-fn ask(case: &Case<'_>, csr: &Csr) -> Decision {
-    with_question(case, csr, decide)
-}
-
 /// The request that the driver on the pod's node would make.
-fn with_question<T>(case: &Case<'_>, csr: &Csr, answer: impl FnOnce(&Question<'_>) -> T) -> T {
+fn with_question<T>(case: &Case<'_>, wish: &Wish, answer: impl FnOnce(&Question<'_>) -> T) -> T {
     let account = &case.settings.driver_service_account;
-    let pod = case.pod;
     let driver_spec = PodSpec {
         node_name: Some(case.node.name.clone()),
         service_account_name: Some(account.name.clone()),
@@ -154,41 +145,27 @@ fn with_question<T>(case: &Case<'_>, csr: &Csr, answer: impl FnOnce(&Question<'_
         spec: driver_spec.into(),
         ..PodFacts::default()
     };
-    let mut annotations = vec![
-        (annotation::POD_NAMESPACE, pod.namespace.clone()),
-        (annotation::POD_NAME, pod.name.clone()),
-        (annotation::POD_UID, pod.uid.clone()),
-    ];
-    annotations.extend(case.ttl.map(|ttl| (annotation::TTL, duration::format(ttl))));
-    let key = case.key_algorithm.map(|key| (annotation::KEY_ALGORITHM, key.to_string()));
-    annotations.extend(key);
-    if !case.dns_names.is_empty() {
-        let names: Vec<_> = case.dns_names.iter().map(DnsName::as_str).collect();
-        annotations.push((annotation::DNS_NAMES, names.join(",")));
-    }
-    let ttl = case.ttl.map_or(names::MIN_EXPIRATION_SECONDS, |ttl| ttl.as_secs());
-    let bound = [
-        (extra::NODE_NAME, &case.node.name),
-        (extra::NODE_UID, &case.node.uid),
-        (extra::POD_NAME, &driver_pod.name),
-        (extra::POD_UID, &driver_pod.uid),
-    ];
-    let request = RequestFacts {
-        username: format!("system:serviceaccount:{}:{}", account.namespace, account.name),
-        extra: bound.map(|(key, value)| (key.to_owned(), vec![value.clone()])).into(),
-        signer_name: names::SIGNER.to_owned(),
-        request: csr.to_pem().into_bytes(),
-        usages: names::USAGES.map(str::to_owned).into(),
-        expiration_seconds: i32::try_from(ttl.max(names::MIN_EXPIRATION_SECONDS)).ok(),
-        labels: [(names::NODE_UID_LABEL.to_owned(), case.node.uid.clone())].into(),
-        annotations: annotations.into_iter().map(|(key, value)| (key.to_owned(), value)).collect(),
-        ..RequestFacts::default()
+    let named = |pod: &PodFacts| NamedPod {
+        name: pod.object_name(),
+        uid: pod.uid.clone(),
+        service_account_uid: None,
+    };
+    let request = IdentityRequest {
+        requester: Ok(Requester {
+            node: ObjectName::cluster_wide(&case.node.name),
+            node_uid: case.node.uid.clone(),
+            driver_pod: Some(named(&driver_pod)),
+        }),
+        pod: Ok(named(case.pod)),
+        uses: Uses::Volume,
+        wish: Ok(wish.clone()),
     };
     answer(&Question {
         request: &request,
         driver_pod: Some(&driver_pod),
-        driver_node: Some(case.node),
-        pod: Some(pod),
+        driver_service_account: None,
+        node: Some(case.node),
+        pod: Some(case.pod),
         service_account: case.service_account,
         namespace: Some(case.namespace),
         policies: case.policies,

@@ -3,10 +3,9 @@
 use std::time::Duration;
 
 use super::{
-    Denial, Grant, Policy, Question, ReasonCode, RuleVerdict,
+    Denial, Grant, Policy, Question, ReasonCode, RuleVerdict, Wish,
     policy::{MIN_TTL, Terms},
     rule::{self, Asked},
-    what::Wish,
     whom::Subject,
 };
 use crate::{
@@ -20,7 +19,7 @@ use crate::{
 pub(super) fn check(
     question: &Question<'_>,
     subject: &Subject<'_>,
-    wish: Wish,
+    wish: &Wish,
 ) -> Result<Grant, Denial> {
     let policy = applying(question, subject)?;
     let name = policy.name();
@@ -31,27 +30,27 @@ pub(super) fn check(
         )
     })?;
     let id = identity(question, subject, name, terms)?;
-    let ttl = lifetime(name, terms, &wish)?;
-    let key = key_algorithm(name, terms, &wish)?;
-    let dns_names = dns_names(question, subject, name, terms, wish.dns_names)?;
+    let ttl = lifetime(name, terms, wish)?;
+    let key = key_algorithm(name, terms, wish)?;
+    let dns_names = dns_names(question, subject, name, terms, &wish.dns_names)?;
     // Before the rules: they are to judge what is going to be asked for, not what was supposed.
-    if *wish.csr.id() != id || wish.key != key {
+    if wish.id.as_ref().is_some_and(|asked| *asked != id) || wish.key != key {
+        let asked = wish.id.as_ref().unwrap_or(&id);
         let message = format!(
-            "the policy {name} gives {id} and a key of {key}; the request is for {} with {}",
-            wish.csr.id(),
+            "the policy {name} gives {id} and a key of {key}; the request is for {asked} with {}",
             wish.key
         );
         return Err(Denial::identity_is(IdentityIs { id, key_algorithm: key }, message));
     }
-    let asked = Asked { id: &id, ttl, key, dns_names: &dns_names };
+    let asked = Asked { id: &id, ttl, key, dns_names };
     rule::check(name, &terms.rules, subject, &asked)?;
     Ok(Grant {
         policy: name.to_owned(),
         id,
         ttl,
-        dns_names,
+        dns_names: dns_names.to_vec(),
         federates_with: terms.federates_with.clone(),
-        csr: wish.csr,
+        public_key: wish.public_key.clone(),
     })
 }
 
@@ -140,13 +139,13 @@ fn key_algorithm(policy: &str, terms: &Terms, wish: &Wish) -> Result<KeyAlgorith
     }
 }
 
-fn dns_names(
+fn dns_names<'w>(
     question: &Question<'_>,
     subject: &Subject<'_>,
     policy: &str,
     terms: &Terms,
-    wanted: Vec<DnsName>,
-) -> Result<Vec<DnsName>, Denial> {
+    wanted: &'w [DnsName],
+) -> Result<&'w [DnsName], Denial> {
     if wanted.is_empty() {
         return Ok(wanted);
     }

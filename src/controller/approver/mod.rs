@@ -4,9 +4,9 @@ mod explain;
 mod grant;
 mod policy;
 mod reason;
+mod request;
 mod rule;
 mod selector;
-mod what;
 mod who;
 mod whom;
 
@@ -16,27 +16,27 @@ pub use self::{
     explain::{Case, Explanation, RuleVerdict, explain},
     policy::{Policy, PolicyProblem, PolicySet},
     reason::{Denial, Fact, ReasonCode},
+    request::{IdentityRequest, NamedPod, Requester, Uses, Wish, check_id, possible_ttls, shown},
     rule::Verdict,
 };
 use crate::{
     id::{SpiffeId, TrustDomain},
-    k8s::{
-        ApprovalMessage, NamespaceFacts, NodeFacts, ObjectName, PodFacts, RequestFacts,
-        ServiceAccountFacts,
-    },
-    pki::{Csr, DnsName},
+    k8s::{ApprovalMessage, NamespaceFacts, NodeFacts, ObjectName, PodFacts, ServiceAccountFacts},
+    pki::{DnsName, PublicKey},
 };
 
 /// A request and all that is known about it. What is `None` does not exist, as far as is known.
-#[derive(Clone, Copy, Debug)]
-pub struct Question<'a> {
+#[derive(Debug)]
+pub struct Question<'a, W = Wish> {
     /// The request.
-    pub request: &'a RequestFacts,
-    /// The pod named by the requester's token ([`RequestFacts::driver_pod`]).
+    pub request: &'a IdentityRequest<W>,
+    /// The driver's pod that asks ([`Requester::driver_pod`]).
     pub driver_pod: Option<&'a PodFacts>,
-    /// The Node named by the requester's token ([`RequestFacts::driver_node`]).
-    pub driver_node: Option<&'a NodeFacts>,
-    /// The pod that the request says it is for ([`RequestFacts::pod`]).
+    /// The ServiceAccount that the driver's pods run as.
+    pub driver_service_account: Option<&'a ServiceAccountFacts>,
+    /// The Node that asks ([`Requester::node`]).
+    pub node: Option<&'a NodeFacts>,
+    /// The pod that the request is for ([`IdentityRequest::pod`]).
     pub pod: Option<&'a PodFacts>,
     /// That pod's ServiceAccount.
     pub service_account: Option<&'a ServiceAccountFacts>,
@@ -63,14 +63,14 @@ pub struct ApproverSettings {
 
 /// What is decided.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Decision {
+pub enum Decision<G = Grant> {
     /// It may be signed, as this.
-    Approve(Box<Grant>),
+    Approve(Box<G>),
     /// It may not.
     Deny(Denial),
 }
 
-/// What may be signed. Of the request only the public key counts.
+/// What may be signed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Grant {
     /// The name of the policy that applies.
@@ -83,9 +83,12 @@ pub struct Grant {
     pub dns_names: Vec<DnsName>,
     /// Other trust domains whose bundles the pod gets.
     pub federates_with: Vec<TrustDomain>,
-    /// The request, checked.
-    pub csr: Csr,
+    /// The key to be certified.
+    pub public_key: PublicKey,
 }
+
+/// How long a pod may outlive its own deletion.
+const DELETED: Duration = Duration::from_secs(60);
 
 /// Decides. The same question always has the same answer.
 pub fn decide(question: &Question<'_>) -> Decision {
@@ -97,8 +100,8 @@ pub fn decide(question: &Question<'_>) -> Decision {
 
 fn grant(question: &Question<'_>) -> Result<Grant, Denial> {
     let requester = who::check(question)?;
-    let subject = whom::check(question, &requester)?;
-    let wish = what::check(question)?;
+    let subject = whom::check(question, requester)?;
+    let wish = question.request.wish.as_ref().map_err(Clone::clone)?;
     grant::check(question, &subject, wish)
 }
 

@@ -19,6 +19,8 @@ pub struct Denial {
 pub enum Fact {
     /// The driver's pod, from which the request came.
     DriverPod,
+    /// The ServiceAccount that the driver's pods run as.
+    DriverServiceAccount,
     /// The node that it runs on.
     Node,
     /// The pod that the SVID is for.
@@ -77,6 +79,10 @@ reasons! {
     DriverPodElsewhere rests on DriverPod;
     /// The driver's pod has finished.
     DriverPodFinished rests on DriverPod;
+    /// The driver's pod should have been gone for more than a minute.
+    DriverPodDeleted rests on DriverPod;
+    /// The driver's ServiceAccount has another UID than the requester's token says.
+    DriverServiceAccountReplaced rests on DriverServiceAccount;
     /// The Node does not exist.
     NodeMissing rests on Node;
     /// The Node has another UID.
@@ -93,12 +99,16 @@ reasons! {
     MirrorPod rests on Pod;
     /// The pod has no inline volume of this driver.
     PodWithoutVolume rests on Pod;
+    /// The pod projects no `podCertificate` of our signer.
+    PodWithoutProjection rests on Pod;
     /// The pod has finished.
     PodFinished rests on Pod;
     /// The pod should have been gone for more than a minute.
     PodDeleted rests on Pod;
     /// The pod's ServiceAccount does not exist.
     ServiceAccountMissing rests on Pod ServiceAccount;
+    /// The pod's ServiceAccount has another UID than the request says.
+    ServiceAccountReplaced rests on Pod ServiceAccount;
     /// The pod's namespace does not exist.
     NamespaceMissing rests on Namespace;
     /// An annotation under our prefix that isn't known.

@@ -9,23 +9,27 @@ use k8s_openapi::api::core::v1::{CSIVolumeSource, PodSpec, Volume};
 
 use super::*;
 use crate::{
+    controller::requests::read,
     k8s::{
-        ConditionFacts, PolicyFacts, PolicyRule, SvidPolicySpec, TaintFacts,
+        ConditionFacts, PolicyFacts, PolicyRule, RequestFacts, SvidPolicySpec, TaintFacts,
         names::{NODE_UID_LABEL, SIGNER, USAGES, annotation, extra},
     },
-    pki::{KeyAlgorithm, PrivateKey},
+    pki::{Csr, KeyAlgorithm, PrivateKey},
 };
 
 /// Everything in order: a driver on node `a` asks for the pod `shop/web-0` there.
 pub(super) struct World {
     pub(super) request: RequestFacts,
     pub(super) driver_pod: Option<PodFacts>,
+    pub(super) driver_service_account: Option<ServiceAccountFacts>,
     pub(super) driver_node: Option<NodeFacts>,
     pub(super) pod: Option<PodFacts>,
     pub(super) service_account: Option<ServiceAccountFacts>,
     pub(super) namespace: Option<NamespaceFacts>,
     pub(super) policies: Vec<PolicyFacts>,
     pub(super) now: SystemTime,
+    /// What ways say that carry tokens, which a CSR does not.
+    pub(super) tokens: Vec<fn(&mut IdentityRequest)>,
 }
 
 const ID: &str = "spiffe://example.org/ns/shop/sa/web";
@@ -55,6 +59,15 @@ fn pod(namespace: &str, name: &str, node: &str, account: &str) -> PodFacts {
         }),
         phase: "Running".to_owned(),
         ..Default::default()
+    }
+}
+
+fn account(namespace: &str, name: &str) -> ServiceAccountFacts {
+    ServiceAccountFacts {
+        namespace: namespace.to_owned(),
+        name: name.to_owned(),
+        uid: format!("{name}-uid"),
+        labels: BTreeMap::new(),
     }
 }
 
@@ -94,6 +107,7 @@ impl World {
         Self {
             request,
             driver_pod: Some(pod("svid-system", "svid-csi-x", "a", "svid-csi")),
+            driver_service_account: Some(account("svid-system", "svid-csi")),
             driver_node: Some(NodeFacts {
                 name: "a".to_owned(),
                 uid: "a-uid".to_owned(),
@@ -105,12 +119,7 @@ impl World {
                 }],
             }),
             pod: Some(pod("shop", "web-0", "a", "web")),
-            service_account: Some(ServiceAccountFacts {
-                namespace: "shop".to_owned(),
-                name: "web".to_owned(),
-                uid: "web-uid".to_owned(),
-                labels: BTreeMap::new(),
-            }),
+            service_account: Some(account("shop", "web")),
             namespace: Some(NamespaceFacts {
                 name: "shop".to_owned(),
                 uid: "shop-uid".to_owned(),
@@ -118,6 +127,7 @@ impl World {
             }),
             policies: vec![policy("default", |_| {})],
             now,
+            tokens: Vec::new(),
         }
     }
 
@@ -127,17 +137,31 @@ impl World {
         world
     }
 
-    fn decide(&self) -> Decision {
-        let policies = PolicySet::compile(&self.policies, None);
-        let settings = ApproverSettings {
+    fn settings() -> ApproverSettings {
+        ApproverSettings {
             trust_domain: "example.org".parse().unwrap(),
             driver_name: "csi.svid.dev".to_owned(),
             driver_service_account: ObjectName::new("svid-system", "svid-csi"),
-        };
+        }
+    }
+
+    fn read(&self) -> IdentityRequest {
+        let mut request = read(&self.request, &Self::settings());
+        for change in &self.tokens {
+            change(&mut request);
+        }
+        request
+    }
+
+    fn decide(&self) -> Decision {
+        let policies = PolicySet::compile(&self.policies, None);
+        let settings = Self::settings();
+        let request = self.read();
         decide(&Question {
-            request: &self.request,
+            request: &request,
             driver_pod: self.driver_pod.as_ref(),
-            driver_node: self.driver_node.as_ref(),
+            driver_service_account: self.driver_service_account.as_ref(),
+            node: self.driver_node.as_ref(),
             pod: self.pod.as_ref(),
             service_account: self.service_account.as_ref(),
             namespace: self.namespace.as_ref(),
@@ -214,7 +238,7 @@ fn what_is_asked_for_is_given_within_the_policy() {
     })
     .granted();
     assert_eq!(grant.ttl, Duration::from_secs(1800));
-    assert_eq!(grant.csr.key_algorithm(), Some(KeyAlgorithm::EcdsaP384));
+    assert_eq!(grant.public_key.algorithm(), Some(KeyAlgorithm::EcdsaP384));
     let names: Vec<_> = grant.dns_names.iter().map(DnsName::as_str).collect();
     assert_eq!(names, ["web.shop.svc", "red.example.org"]);
     assert_eq!(grant.federates_with, ["other.org".parse().unwrap()]);

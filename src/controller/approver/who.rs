@@ -1,106 +1,78 @@
-//! Who asks: the driver's pod on a node, as the API server wrote it into the request. The driver
-//! itself is not believed.
+//! Who asks: the driver's pod on a node, or a node's kubelet. The driver itself is not believed.
 
-use super::{Denial, Question, ReasonCode};
-use crate::k8s::names::{NODE_UID_LABEL, SIGNER, extra};
-
-/// The pod and the node that the requester's token is bound to.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Requester<'a> {
-    pod_name: &'a str,
-    pod_uid: &'a str,
-    pub(super) node_name: &'a str,
-    node_uid: &'a str,
-}
+use super::{DELETED, Denial, NamedPod, Question, ReasonCode, Requester};
 
 /// Checks everything about who asks.
-pub(super) fn check<'a>(question: &Question<'a>) -> Result<Requester<'a>, Denial> {
-    let requester = token(question)?;
-    driver_pod(question, &requester)?;
-    node(question, &requester)?;
+pub(super) fn check<'a, W>(question: &Question<'a, W>) -> Result<&'a Requester, Denial> {
+    let requester = question.request.requester.as_ref().map_err(Clone::clone)?;
+    if let Some(pod) = &requester.driver_pod {
+        driver_pod(question, requester, pod)?;
+        service_account(question, pod)?;
+    }
+    node(question, requester)?;
     Ok(requester)
 }
 
-/// What the request alone tells.
-fn token<'a>(question: &Question<'a>) -> Result<Requester<'a>, Denial> {
-    let request = question.request;
-    if request.signer_name != SIGNER {
-        return Err(Denial::new(
-            ReasonCode::WrongSigner,
-            format!("the request is for signer {}, not for {SIGNER}", request.signer_name),
-        ));
-    }
+fn driver_pod<W>(
+    question: &Question<'_, W>,
+    requester: &Requester,
+    named: &NamedPod,
+) -> Result<(), Denial> {
     let account = &question.settings.driver_service_account;
-    let driver = format!("system:serviceaccount:{}:{}", account.namespace, account.name);
-    if request.username != driver {
-        return Err(Denial::new(
-            ReasonCode::NotTheDriver,
-            format!("{} made the request; only {driver} may", request.username),
-        ));
-    }
-    let bound = |key: &'static str| {
-        request.extra(key).ok_or_else(|| {
-            Denial::new(
-                ReasonCode::UnboundToken,
-                format!(
-                    "the requester's token does not say {key}; it must be bound to the driver's pod, \
-                     by Kubernetes 1.30 or later"
-                ),
-            )
-        })
-    };
-    let requester = Requester {
-        node_name: bound(extra::NODE_NAME)?,
-        node_uid: bound(extra::NODE_UID)?,
-        pod_name: bound(extra::POD_NAME)?,
-        pod_uid: bound(extra::POD_UID)?,
-    };
-    match request.labels.get(NODE_UID_LABEL) {
-        Some(label) if label == requester.node_uid => Ok(requester),
-        _ => Err(Denial::new(
-            ReasonCode::NodeLabelMismatch,
-            format!(
-                "the label {NODE_UID_LABEL} must be the requester's node, {}",
-                requester.node_uid
-            ),
-        )),
-    }
-}
-
-fn driver_pod(question: &Question<'_>, requester: &Requester<'_>) -> Result<(), Denial> {
-    let account = &question.settings.driver_service_account;
-    let name = format!("{}/{}", account.namespace, requester.pod_name);
     let deny = |reason, problem: String| {
-        Err(Denial::new(reason, format!("the requester's pod {name} {problem}")))
+        Err(Denial::new(reason, format!("the requester's pod {} {problem}", named.name)))
     };
-    let known = question
-        .driver_pod
-        .filter(|pod| pod.name == requester.pod_name && pod.namespace == account.namespace);
-    let Some(pod) = known else {
+    let Some(pod) = question.driver_pod.filter(|pod| pod.object_name() == named.name) else {
         return deny(ReasonCode::DriverPodMissing, "does not exist".to_owned());
     };
-    if pod.uid != requester.pod_uid {
-        let problem = format!("has UID {}, the token is of {}", pod.uid, requester.pod_uid);
+    if pod.uid != named.uid {
+        let problem = format!("has UID {}, the token is of {}", pod.uid, named.uid);
         return deny(ReasonCode::DriverPodReplaced, problem);
     }
-    if pod.service_account() != account.name {
-        let problem = format!("runs as {}, not as {}", pod.service_account(), account.name);
+    if pod.service_account() != account.name || pod.namespace != account.namespace {
+        let problem = format!("runs as {}, not as {account}", pod.service_account());
         return deny(ReasonCode::DriverPodServiceAccount, problem);
     }
-    if pod.node_name() != requester.node_name {
+    if pod.node_name() != requester.node.name {
         let problem =
-            format!("is on node {:?}, the token says {}", pod.node_name(), requester.node_name);
+            format!("is on node {:?}, the token says {}", pod.node_name(), requester.node.name);
         return deny(ReasonCode::DriverPodElsewhere, problem);
     }
     if pod.is_finished() {
         return deny(ReasonCode::DriverPodFinished, format!("has finished ({})", pod.phase));
     }
+    if pod.is_overdue(question.now, DELETED) {
+        let problem = "should have been gone for more than a minute";
+        return deny(ReasonCode::DriverPodDeleted, problem.to_owned());
+    }
     Ok(())
 }
 
-fn node(question: &Question<'_>, requester: &Requester<'_>) -> Result<(), Denial> {
-    let name = requester.node_name;
-    let Some(node) = question.driver_node.filter(|node| node.name == name) else {
+/// A token outlives its ServiceAccount: one that was made anew is another.
+fn service_account<W>(question: &Question<'_, W>, named: &NamedPod) -> Result<(), Denial> {
+    let Some(uid) = &named.service_account_uid else { return Ok(()) };
+    let account = &question.settings.driver_service_account;
+    let known = question
+        .driver_service_account
+        .filter(|known| known.name == account.name && known.namespace == account.namespace);
+    match known {
+        Some(known) if known.uid == *uid => Ok(()),
+        known => Err(Denial::new(
+            ReasonCode::DriverServiceAccountReplaced,
+            format!(
+                "the requester's token is of a ServiceAccount {account} with UID {uid}; {}",
+                match known {
+                    Some(known) => format!("now it has UID {}", known.uid),
+                    None => "there is none now".to_owned(),
+                }
+            ),
+        )),
+    }
+}
+
+fn node<W>(question: &Question<'_, W>, requester: &Requester) -> Result<(), Denial> {
+    let name = &requester.node.name;
+    let Some(node) = question.node.filter(|node| node.name == *name) else {
         return Err(Denial::new(
             ReasonCode::NodeMissing,
             format!("the requester's node {name} does not exist"),

@@ -1,12 +1,10 @@
 //! For whom: a pod that runs on the requester's node and uses the driver. A node reaches no further
 //! than its pods (DESIGN.md invariant 5).
 
-use std::time::Duration;
-
-use super::{Denial, Question, ReasonCode, who::Requester};
+use super::{DELETED, Denial, Question, ReasonCode, Requester, Uses};
 use crate::{
     id::TemplateInput,
-    k8s::{NamespaceFacts, NodeFacts, PodFacts, ServiceAccountFacts, names::annotation},
+    k8s::{NamespaceFacts, NodeFacts, PodFacts, ServiceAccountFacts, names::SIGNER},
 };
 
 /// The pod, and what stands around it.
@@ -18,35 +16,21 @@ pub(super) struct Subject<'a> {
     pub(super) node: &'a NodeFacts,
 }
 
-/// How long a pod may outlive its own deletion.
-const DELETED: Duration = Duration::from_secs(60);
-
 /// Checks everything about the pod that the request is for.
-pub(super) fn check<'a>(
-    question: &Question<'a>,
-    requester: &Requester<'_>,
+pub(super) fn check<'a, W>(
+    question: &Question<'a, W>,
+    requester: &Requester,
 ) -> Result<Subject<'a>, Denial> {
     let pod = pod(question)?;
     lives(question, requester, pod)?;
     surroundings(question, pod)
 }
 
-/// The pod that the annotations name.
-fn pod<'a>(question: &Question<'a>) -> Result<&'a PodFacts, Denial> {
-    let request = question.request;
-    let uid = request.annotations.get(annotation::POD_UID).filter(|uid| !uid.is_empty());
-    let (Some(wanted), Some(uid)) = (request.pod(), uid) else {
-        return Err(Denial::new(
-            ReasonCode::PodNotNamed,
-            format!(
-                "the annotations {}, {} and {} must name the pod",
-                annotation::POD_NAMESPACE,
-                annotation::POD_NAME,
-                annotation::POD_UID
-            ),
-        ));
-    };
-    let Some(pod) = question.pod.filter(|pod| pod.object_name() == wanted) else {
+/// The pod that the request names.
+fn pod<'a, W>(question: &Question<'a, W>) -> Result<&'a PodFacts, Denial> {
+    let named = question.request.pod.as_ref().map_err(Clone::clone)?;
+    let (wanted, uid) = (&named.name, &named.uid);
+    let Some(pod) = question.pod.filter(|pod| pod.is_named(wanted)) else {
         return Err(Denial::new(
             ReasonCode::PodMissing,
             format!("the pod {wanted} does not exist"),
@@ -61,15 +45,19 @@ fn pod<'a>(question: &Question<'a>) -> Result<&'a PodFacts, Denial> {
     Ok(pod)
 }
 
-fn lives(question: &Question<'_>, requester: &Requester<'_>, pod: &PodFacts) -> Result<(), Denial> {
+fn lives<W>(
+    question: &Question<'_, W>,
+    requester: &Requester,
+    pod: &PodFacts,
+) -> Result<(), Denial> {
     let name = pod.object_name();
     let deny =
         |reason, problem: String| Err(Denial::new(reason, format!("the pod {name} {problem}")));
-    if pod.node_name() != requester.node_name {
+    let node = &requester.node.name;
+    if pod.node_name() != node {
         let problem = format!(
-            "is on node {:?}; the request came from {}, which gets identities of its own pods only",
+            "is on node {:?}; the request came from {node}, which gets identities of its own pods only",
             pod.node_name(),
-            requester.node_name
         );
         return deny(ReasonCode::PodElsewhere, problem);
     }
@@ -77,23 +65,32 @@ fn lives(question: &Question<'_>, requester: &Requester<'_>, pod: &PodFacts) -> 
         let problem = "is a mirror pod, which its kubelet made; it gets no identity";
         return deny(ReasonCode::MirrorPod, problem.to_owned());
     }
-    if !pod.uses_driver(&question.settings.driver_name) {
-        let problem =
-            format!("has no inline volume of the driver {}", question.settings.driver_name);
-        return deny(ReasonCode::PodWithoutVolume, problem);
+    match question.request.uses {
+        Uses::Volume if !pod.uses_driver(&question.settings.driver_name) => {
+            let problem =
+                format!("has no inline volume of the driver {}", question.settings.driver_name);
+            return deny(ReasonCode::PodWithoutVolume, problem);
+        }
+        Uses::PodCertificate if !pod.projects_certificate(SIGNER) => {
+            let problem = format!("projects no podCertificate of the signer {SIGNER}");
+            return deny(ReasonCode::PodWithoutProjection, problem);
+        }
+        Uses::Volume | Uses::PodCertificate => {}
     }
     if pod.is_finished() {
         return deny(ReasonCode::PodFinished, format!("has finished ({})", pod.phase));
     }
-    let overdue = pod.deletion_timestamp.and_then(|at| question.now.duration_since(at).ok());
-    if overdue.is_some_and(|overdue| overdue > DELETED) {
+    if pod.is_overdue(question.now, DELETED) {
         let problem = "should have been gone for more than a minute";
         return deny(ReasonCode::PodDeleted, problem.to_owned());
     }
     Ok(())
 }
 
-fn surroundings<'a>(question: &Question<'a>, pod: &'a PodFacts) -> Result<Subject<'a>, Denial> {
+fn surroundings<'a, W>(
+    question: &Question<'a, W>,
+    pod: &'a PodFacts,
+) -> Result<Subject<'a>, Denial> {
     let account = pod.service_account();
     let service_account = question
         .service_account
@@ -104,6 +101,18 @@ fn surroundings<'a>(question: &Question<'a>, pod: &'a PodFacts) -> Result<Subjec
                 format!("the pod's ServiceAccount {}/{account} does not exist", pod.namespace),
             )
         })?;
+    // A token outlives its ServiceAccount: one that was made anew is another.
+    let named = question.request.pod.as_ref().ok();
+    let said = named.and_then(|named| named.service_account_uid.as_ref());
+    if let Some(said) = said.filter(|said| **said != service_account.uid) {
+        return Err(Denial::new(
+            ReasonCode::ServiceAccountReplaced,
+            format!(
+                "the pod's ServiceAccount {}/{account} has UID {}, the request is for {said}",
+                pod.namespace, service_account.uid
+            ),
+        ));
+    }
     let namespace =
         question.namespace.filter(|known| known.name == pod.namespace).ok_or_else(|| {
             Denial::new(
@@ -111,7 +120,7 @@ fn surroundings<'a>(question: &Question<'a>, pod: &'a PodFacts) -> Result<Subjec
                 format!("the pod's namespace {} does not exist", pod.namespace),
             )
         })?;
-    let node = question.driver_node.ok_or_else(|| {
+    let node = question.node.ok_or_else(|| {
         Denial::new(ReasonCode::NodeMissing, "the requester's node does not exist")
     })?;
     Ok(Subject { pod, service_account, namespace, node })

@@ -9,7 +9,7 @@ use super::{entry::Entry, moment::Moment};
 use crate::{
     class::Class,
     id::SpiffeId,
-    pki::{Authority, Certificate, Csr, DnsName, IssueError, TrustBundle, X509Svid},
+    pki::{Authority, Certificate, DnsName, IssueError, PublicKey, TrustBundle, X509Svid},
 };
 
 /// A CA that may sign now on this replica. Ask for it anew for each signature.
@@ -48,10 +48,9 @@ impl SigningAuthority {
 
     /// Signs. The certificate ends after `ttl`, after the longest lifetime that is allowed, when its
     /// root leaves the bundle, or with the first end of the chain above it, whichever comes first.
-    /// Only the public key is taken from the request.
     pub fn issue(
         &self,
-        csr: &Csr,
+        key: &PublicKey,
         id: &SpiffeId,
         dns_names: &[DnsName],
         ttl: Duration,
@@ -62,7 +61,7 @@ impl SigningAuthority {
         if ttl.is_zero() {
             return Err(IssueError::Expired);
         }
-        self.authority.issue(csr, id, dns_names, ttl, now)
+        self.authority.issue(key, id, dns_names, ttl, now)
     }
 
     /// The identifier of the key that signs: what the leaf has as authorityKeyIdentifier.

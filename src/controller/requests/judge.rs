@@ -7,11 +7,11 @@ use std::{
 
 use tracing::{debug, error, info, warn};
 
-use super::{age, step::Step};
+use super::{age, read, step::Step};
 use crate::{
     clock::Clock,
     controller::{
-        approver::{Decision, Denial, Grant},
+        approver::{Decision, Denial, Grant, decide},
         audit::{Audit, Entry, Outcome},
         ca::{Keyring, NotReady},
         metrics::Metrics,
@@ -103,8 +103,12 @@ impl Judge {
         }
     }
 
+    async fn judge(&self, request: &RequestFacts) -> Result<Judgement<Grant>, ApiError> {
+        self.world.judge(&read(request, self.world.settings()), decide).await
+    }
+
     async fn decide(&self, request: &RequestFacts) -> Result<(), Obstacle> {
-        let Judgement { decision, pod } = self.world.judge(request).await?;
+        let Judgement { decision, pod } = self.judge(request).await?;
         match decision {
             Decision::Approve(grant) => {
                 // Nothing is approved that another replica may be able to sign and this is not.
@@ -124,7 +128,7 @@ impl Judge {
     /// Decides once more, on the version that is signed: annotations may have changed since, and
     /// others may approve.
     async fn sign(&self, request: &RequestFacts) -> Result<(), Obstacle> {
-        let Judgement { decision, pod } = self.world.judge(request).await?;
+        let Judgement { decision, pod } = self.judge(request).await?;
         let grant = match decision {
             Decision::Approve(grant) => grant,
             Decision::Deny(denial) => {
@@ -133,7 +137,8 @@ impl Judge {
         };
         let now = self.clock.now();
         let authority = self.keyring.signing(now)?;
-        let svid = authority.issue(&grant.csr, &grant.id, &grant.dns_names, grant.ttl, now)?;
+        let svid =
+            authority.issue(&grant.public_key, &grant.id, &grant.dns_names, grant.ttl, now)?;
         let entry = Entry {
             serial: svid.serial_hex(),
             ca_key_id: authority.key_id(),
@@ -187,7 +192,7 @@ fn granted<'a>(
         policy: &grant.policy,
         ttl_seconds: Some(grant.ttl.as_secs()),
         dns_names: &grant.dns_names,
-        key_algorithm: grant.csr.key_algorithm().map_or("", |algorithm| algorithm.as_str()),
+        key_algorithm: grant.public_key.algorithm().map_or("", |algorithm| algorithm.as_str()),
         ..entry(outcome, APPROVED_REASON, request, pod)
     }
 }

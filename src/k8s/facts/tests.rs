@@ -80,9 +80,6 @@ fn of_a_request_only_what_is_true_was_decided() {
     assert!(facts.is_approved() && !facts.is_denied() && !facts.is_failed());
     assert!(!facts.has_certificate);
     assert_eq!(facts.request, b"hello");
-    assert_eq!(facts.driver_pod(), Some(ObjectName::new("svid-system", "x")));
-    assert_eq!(facts.driver_node(), Some(ObjectName::cluster_wide("a")));
-    assert_eq!(facts.pod(), Some(ObjectName::new("shop", "web-0")));
     for key in ["two", "none", "empty", "absent"] {
         assert_eq!(facts.extra(key), None, "{key}");
     }

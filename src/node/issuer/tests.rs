@@ -84,7 +84,7 @@ impl Signer for TestSigner {
             Answer::Ahead(seconds) => {
                 let (csr, id, ttl) = (&request.csr, &request.id, request.ttl);
                 let now = TestClock.now() + Duration::from_secs(seconds);
-                Ok(self.authority.issue(csr, id, &[], ttl, now).unwrap())
+                Ok(self.authority.issue(csr.public_key(), id, &[], ttl, now).unwrap())
             }
             Answer::Names => Ok(self.issue(request, &["a.example".parse().unwrap()])),
         }
@@ -102,7 +102,7 @@ impl Signer for TestSigner {
 impl TestSigner {
     fn issue(&self, request: &SignRequest, names: &[DnsName]) -> X509Svid {
         let (csr, id, ttl) = (&request.csr, &request.id, request.ttl);
-        self.authority.issue(csr, id, names, ttl, TestClock.now()).unwrap()
+        self.authority.issue(csr.public_key(), id, names, ttl, TestClock.now()).unwrap()
     }
 }
 

@@ -123,7 +123,7 @@ impl Ground {
         let (desk, _) = Desk::new(issuer, metrics, WorkloadLimits::default());
         let key = Arc::new(PrivateKey::generate(KeyAlgorithm::EcdsaP256).unwrap());
         let csr = Csr::create(&key, &id).unwrap();
-        let x509 = authority.issue(&csr, &id, &[], day, clock.now()).unwrap();
+        let x509 = authority.issue(csr.public_key(), &id, &[], day, clock.now()).unwrap();
         let work = Work {
             phase: Phase::Live,
             svid: Some(Svid { x509, key }),
@@ -255,7 +255,7 @@ async fn only_its_own_identity_is_a_pods() {
     let key = Arc::new(PrivateKey::generate(KeyAlgorithm::EcdsaP256).unwrap());
     let csr = Csr::create(&key, &other).unwrap();
     let now = ground.workload.clock().now();
-    let x509 = ground.authority.issue(&csr, &other, &[], TTL, now).unwrap();
+    let x509 = ground.authority.issue(csr.public_key(), &other, &[], TTL, now).unwrap();
     ground.work.svid = Some(Svid { x509, key });
     ground.workload.parts().0.show(&ground.work);
     assert_eq!(*ground.jwt(&["a"]).await.unwrap().id(), other);

@@ -57,7 +57,7 @@ fn certificates_are_backdated_a_little() {
         let ttl = Duration::from_secs(ttl);
         let backdate = Duration::from_secs(backdate);
         assert_eq!(Profile::backdate(ttl), backdate);
-        let svid = authority.issue(&csr, &id(), &[], ttl, now()).unwrap();
+        let svid = authority.issue(csr.public_key(), &id(), &[], ttl, now()).unwrap();
         let floor = now() - Duration::from_millis(700);
         assert_eq!(svid.not_before(), floor - backdate);
         assert_eq!(svid.not_after(), floor + ttl);
@@ -73,16 +73,21 @@ fn no_leaf_outlives_or_predates_what_is_above_it() {
     let authority = Authority::create(&td(), KeyAlgorithm::EcdsaP256, HOUR, now()).unwrap();
     let key = key();
     let csr = Csr::create(&key, &id()).unwrap();
-    let svid = authority.issue(&csr, &id(), &[], DAY, now()).unwrap();
+    let svid = authority.issue(csr.public_key(), &id(), &[], DAY, now()).unwrap();
     assert_eq!(svid.not_after(), authority.not_after());
     assert_eq!(svid.not_after(), authority.certificate().not_after());
     assert_eq!(svid.not_before(), authority.certificate().not_before());
 
     let late = authority.not_after();
-    assert_eq!(authority.issue(&csr, &id(), &[], HOUR, late), Err(IssueError::Expired));
-    let last = authority.issue(&csr, &id(), &[], HOUR, late - Duration::from_millis(1)).unwrap();
+    assert_eq!(authority.issue(csr.public_key(), &id(), &[], HOUR, late), Err(IssueError::Expired));
+    let last = authority
+        .issue(csr.public_key(), &id(), &[], HOUR, late - Duration::from_millis(1))
+        .unwrap();
     assert_eq!(last.not_after(), late);
-    assert_eq!(authority.issue(&csr, &id(), &[], HOUR, now() - DAY), Err(IssueError::NotYetValid));
+    assert_eq!(
+        authority.issue(csr.public_key(), &id(), &[], HOUR, now() - DAY),
+        Err(IssueError::NotYetValid)
+    );
 }
 
 #[test]
@@ -91,19 +96,19 @@ fn only_workloads_of_the_trust_domain_get_certificates() {
     let csr = Csr::create(&key(), &id()).unwrap();
     let foreign: SpiffeId = "spiffe://other.org/a".parse().unwrap();
     assert!(matches!(
-        authority.issue(&csr, &foreign, &[], HOUR, now()),
+        authority.issue(csr.public_key(), &foreign, &[], HOUR, now()),
         Err(IssueError::TrustDomain { .. })
     ));
     assert_eq!(
-        authority.issue(&csr, &td().id(), &[], HOUR, now()),
+        authority.issue(csr.public_key(), &td().id(), &[], HOUR, now()),
         Err(IssueError::NoPath { id: td().id() })
     );
     assert!(matches!(
-        authority.issue(&csr, &id(), &[], Duration::ZERO, now()),
+        authority.issue(csr.public_key(), &id(), &[], Duration::ZERO, now()),
         Err(IssueError::Ttl { .. })
     ));
     assert!(matches!(
-        authority.issue(&csr, &id(), &[], Duration::MAX, now()),
+        authority.issue(csr.public_key(), &id(), &[], Duration::MAX, now()),
         Err(IssueError::Ttl { .. })
     ));
 }
@@ -113,7 +118,7 @@ fn only_the_public_key_is_taken_from_the_request() {
     let authority = authority();
     let asked: SpiffeId = "spiffe://example.org/asked".parse().unwrap();
     let csr = Csr::create(&key(), &asked).unwrap();
-    let svid = authority.issue(&csr, &id(), &[], HOUR, now()).unwrap();
+    let svid = authority.issue(csr.public_key(), &id(), &[], HOUR, now()).unwrap();
     assert_eq!(*svid.id(), id());
     assert_eq!(svid.leaf().spki_der(), csr.spki_der());
 }
@@ -125,7 +130,7 @@ fn dns_names_stand_beside_the_uri_and_verify() {
     let csr = Csr::create(&key, &id()).unwrap();
     let names: Vec<DnsName> =
         ["web.shop.svc", "web.example.org"].map(|name| name.parse().unwrap()).into();
-    let svid = authority.issue(&csr, &id(), &names, HOUR, now()).unwrap();
+    let svid = authority.issue(csr.public_key(), &id(), &names, HOUR, now()).unwrap();
     assert_eq!(svid.leaf().uri_sans(), [id().to_string()]);
     assert_eq!(svid.leaf().dns_sans(), ["web.shop.svc", "web.example.org"]);
     svid.verify(&id(), key.spki_der(), &authority.bundle(), now()).unwrap();
@@ -139,7 +144,7 @@ fn the_longest_id_fits() {
     let id = SpiffeId::new(&td(), &path).unwrap();
     let csr = Csr::create(&key, &id).unwrap();
     assert_eq!(Csr::parse(csr.der()).unwrap(), csr);
-    let svid = authority.issue(&csr, &id, &[], HOUR, now()).unwrap();
+    let svid = authority.issue(csr.public_key(), &id, &[], HOUR, now()).unwrap();
     assert_eq!(svid.verify(&id, key.spki_der(), &authority.bundle(), now()), Ok(()));
 }
 

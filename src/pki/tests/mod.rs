@@ -41,7 +41,7 @@ fn key() -> PrivateKey {
 
 fn issue(authority: &Authority, key: &PrivateKey) -> X509Svid {
     let csr = Csr::create(key, &id()).unwrap();
-    authority.issue(&csr, &id(), &[], HOUR, now()).unwrap()
+    authority.issue(csr.public_key(), &id(), &[], HOUR, now()).unwrap()
 }
 
 /// What rcgen needs to sign with the CA's key.

@@ -160,7 +160,7 @@ fn a_ca_of_openssl_with_an_awkward_name_signs_what_openssl_verifies() {
     for authority in [root, middle] {
         let key = key();
         let csr = Csr::create(&key, &id()).unwrap();
-        let svid = authority.issue(&csr, &id(), &[], HOUR, now).unwrap();
+        let svid = authority.issue(csr.public_key(), &id(), &[], HOUR, now).unwrap();
         assert_eq!(svid.verify(&id(), key.spki_der(), &authority.bundle(), now), Ok(()));
         std::fs::write(path.join("svid.pem"), svid.chain_pem()).unwrap();
         openssl(path, "verify -CAfile root.pem -untrusted svid.pem svid.pem");

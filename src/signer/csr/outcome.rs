@@ -112,7 +112,7 @@ mod tests {
         let key = PrivateKey::generate(KeyAlgorithm::EcdsaP256).unwrap();
         let id = SpiffeId::new(&domain, "/ns/shop/sa/cart").unwrap();
         let csr = Csr::create(&key, &id).unwrap();
-        authority.issue(&csr, &id, &[], HOUR, now).unwrap().chain_pem()
+        authority.issue(csr.public_key(), &id, &[], HOUR, now).unwrap().chain_pem()
     }
 
     const HOUR: Duration = Duration::from_secs(3600);

@@ -103,7 +103,9 @@ async fn control(api: Arc<FakeApi>, on: Arc<AtomicBool>) {
             }
             let pem = STANDARD.decode(object["spec"]["request"].as_str().unwrap()).unwrap();
             let csr = Csr::from_pem(std::str::from_utf8(&pem).unwrap()).unwrap();
-            let svid = authority.issue(&csr, csr.id(), &[], Duration::from_secs(600), now).unwrap();
+            let svid = authority
+                .issue(csr.public_key(), csr.id(), &[], Duration::from_secs(600), now)
+                .unwrap();
             let approved = json!([{ "type": "Approved", "status": "True", "reason": "SvidPolicy", "message": "{}" }]);
             let certificate = STANDARD.encode(svid.chain_pem());
             api.decide(&name, json!({ "conditions": approved, "certificate": certificate }));

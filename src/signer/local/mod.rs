@@ -294,9 +294,9 @@ impl Signer for LocalSigner {
             state.rollover.note_signature(now + request.ttl);
             authority
         };
-        authority.issue(&request.csr, &request.id, &[], request.ttl, now).map_err(|error| {
-            SignError::new(error.class(), format!("the local CA did not sign: {error}"))
-        })
+        authority.issue(request.csr.public_key(), &request.id, &[], request.ttl, now).map_err(
+            |error| SignError::new(error.class(), format!("the local CA did not sign: {error}")),
+        )
     }
 
     fn status(&self) -> SignerStatus {

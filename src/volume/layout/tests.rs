@@ -146,7 +146,7 @@ fn the_set_has_the_right_content_under_each_name() {
     let id = "spiffe://example.org/ns/shop/sa/web".parse().unwrap();
     let key = PrivateKey::generate(KeyAlgorithm::EcdsaP256).unwrap();
     let csr = Csr::create(&key, &id).unwrap();
-    let svid = ca.issue(&csr, &id, &[], Duration::from_secs(3600), now).unwrap();
+    let svid = ca.issue(csr.public_key(), &id, &[], Duration::from_secs(3600), now).unwrap();
     let (other, too_long) = (td("other.example"), td(&"b".repeat(252)));
     let theirs = Authority::create(&other, KeyAlgorithm::EcdsaP256, year, now).unwrap().bundle();
     let federated = BTreeMap::from([(other, theirs.clone()), (too_long, theirs.clone())]);

@@ -87,7 +87,7 @@ pub fn good_svid() -> X509svid {
     let key = PrivateKey::generate(KeyAlgorithm::EcdsaP256).unwrap();
     let id = ID.parse().unwrap();
     let csr = Csr::create(&key, &id).unwrap();
-    let svid = ca.issue(&csr, &id, &[], Duration::from_secs(3600), now).unwrap();
+    let svid = ca.issue(csr.public_key(), &id, &[], Duration::from_secs(3600), now).unwrap();
     X509svid {
         spiffe_id: ID.to_owned(),
         x509_svid: svid.leaf().der().to_vec().into(),

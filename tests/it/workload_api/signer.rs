@@ -93,7 +93,7 @@ impl Signer for HeldSigner {
             self.signed.fetch_add(1, Ordering::SeqCst);
             let now = self.clock.now();
             self.authority()
-                .issue(&request.csr, &request.id, &[], request.ttl, now)
+                .issue(request.csr.public_key(), &request.id, &[], request.ttl, now)
                 .map_err(|error| SignError::new(error.class(), error.to_string()))
         })
     }

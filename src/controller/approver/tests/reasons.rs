@@ -46,6 +46,12 @@ fn edit_driver(world: &mut World, change: impl FnOnce(&mut PodSpec)) {
     change(Arc::make_mut(&mut pod.spec));
 }
 
+fn driver_token(request: &mut IdentityRequest, service_account_uid: &str) {
+    let requester = request.requester.as_mut().unwrap();
+    let pod = requester.driver_pod.as_mut().unwrap();
+    pod.service_account_uid = Some(service_account_uid.to_owned());
+}
+
 fn rule(world: &mut World, expression: &str) {
     world.policies = vec![policy("p", |spec| {
         spec.rules = vec![PolicyRule {
@@ -96,6 +102,16 @@ const CASES: &[(ReasonCode, &str, Change)] = &[
     (ReasonCode::DriverPodFinished, "Failed", |w| {
         w.driver_pod.as_mut().unwrap().phase = "Failed".to_owned();
     }),
+    (ReasonCode::DriverPodDeleted, "more than a minute", |w| {
+        w.driver_pod.as_mut().unwrap().deletion_timestamp = Some(w.now - Duration::from_secs(61));
+    }),
+    (ReasonCode::DriverServiceAccountReplaced, "now it has UID svid-csi-uid", |w| {
+        w.tokens.push(|request| driver_token(request, "an-earlier-one"));
+    }),
+    (ReasonCode::DriverServiceAccountReplaced, "there is none now", |w| {
+        w.tokens.push(|request| driver_token(request, "svid-csi-uid"));
+        w.driver_service_account = None;
+    }),
     (ReasonCode::NodeMissing, "node a does not exist", |w| w.driver_node = None),
     (ReasonCode::NodeReplaced, "another", |w| {
         w.driver_node.as_mut().unwrap().uid = "another".to_owned();
@@ -123,6 +139,9 @@ const CASES: &[(ReasonCode, &str, Change)] = &[
             csi.driver = "csi.spiffe.io".to_owned();
         });
     }),
+    (ReasonCode::PodWithoutProjection, "svid.dev/workload", |w| {
+        w.tokens.push(|request| request.uses = Uses::PodCertificate);
+    }),
     (ReasonCode::PodFinished, "Succeeded", |w| {
         w.pod.as_mut().unwrap().phase = "Succeeded".to_owned();
     }),
@@ -132,6 +151,12 @@ const CASES: &[(ReasonCode, &str, Change)] = &[
     (ReasonCode::ServiceAccountMissing, "shop/web does not exist", |w| w.service_account = None),
     (ReasonCode::ServiceAccountMissing, "shop/web does not exist", |w| {
         w.service_account.as_mut().unwrap().name = "other".to_owned();
+    }),
+    (ReasonCode::ServiceAccountReplaced, "has UID web-uid", |w| {
+        w.tokens.push(|request| {
+            let pod = request.pod.as_mut().unwrap();
+            pod.service_account_uid = Some("an-earlier-one".to_owned());
+        });
     }),
     (ReasonCode::NamespaceMissing, "shop does not exist", |w| w.namespace = None),
     (ReasonCode::MalformedCsr, "PEM", |w| w.request.request = b"hello".to_vec()),
@@ -334,9 +359,10 @@ fn what_only_the_api_server_can_know_is_read_again_before_a_denial() {
     }
 }
 
-fn objects(world: &World) -> [(Fact, bool); 5] {
+fn objects(world: &World) -> [(Fact, bool); 6] {
     [
         (Fact::DriverPod, world.driver_pod.is_some()),
+        (Fact::DriverServiceAccount, world.driver_service_account.is_some()),
         (Fact::Node, world.driver_node.is_some()),
         (Fact::Pod, world.pod.is_some()),
         (Fact::ServiceAccount, world.service_account.is_some()),

@@ -122,14 +122,14 @@ async fn the_one_before_stops_at_its_end_and_what_it_signs_ends_before_its_root_
     let key = PrivateKey::generate(KeyAlgorithm::EcdsaP256).unwrap();
     let id = "spiffe://example.org/ns/a/sa/b".parse().unwrap();
     let csr = Csr::create(&key, &id).unwrap();
-    let svid = signing.issue(&csr, &id, &[], DAY * 300, last.time()).unwrap();
+    let svid = signing.issue(csr.public_key(), &id, &[], DAY * 300, last.time()).unwrap();
     let remove_at = leader.state().entries[0].remove_at().unwrap();
     assert_eq!(Moment::of(svid.not_after()), last.after(DAY), "the longest lifetime");
     assert!(Moment::of(svid.not_after()) < remove_at);
     let late = remove_at.before(HOUR);
-    let svid = signing.issue(&csr, &id, &[], DAY, late.time()).unwrap();
+    let svid = signing.issue(csr.public_key(), &id, &[], DAY, late.time()).unwrap();
     assert_eq!(Moment::of(svid.not_after()), remove_at);
-    assert!(signing.issue(&csr, &id, &[], DAY, remove_at.time()).is_err());
+    assert!(signing.issue(csr.public_key(), &id, &[], DAY, remove_at.time()).is_err());
     assert!(
         replica.why_not(until).contains("is not in the published"),
         "{}",

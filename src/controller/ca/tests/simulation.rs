@@ -184,7 +184,7 @@ impl Sim {
                 if let Ok(authority) = self.replicas[*replica].signing(now) {
                     let id = "spiffe://example.org/a".parse().unwrap();
                     let ttl = Duration::from_secs(*ttl);
-                    if let Ok(svid) = authority.issue(&self.csr, &id, &[], ttl, now) {
+                    if let Ok(svid) = authority.issue(self.csr.public_key(), &id, &[], ttl, now) {
                         self.svids.push(svid);
                     }
                 }

@@ -47,7 +47,8 @@ fn svid(authority: &Authority) -> OfferedSvid {
     let id: SpiffeId = CART.parse().unwrap();
     let key = PrivateKey::generate(KeyAlgorithm::EcdsaP256).unwrap();
     let csr = Csr::create(&key, &id).unwrap();
-    let x509 = authority.issue(&csr, &id, &[], Duration::from_secs(3_600), now()).unwrap();
+    let x509 =
+        authority.issue(csr.public_key(), &id, &[], Duration::from_secs(3_600), now()).unwrap();
     OfferedSvid { x509, key: Arc::new(key) }
 }
 
