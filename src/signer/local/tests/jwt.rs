@@ -268,6 +268,7 @@ fn prefix(key: &JwtKey) -> String {
         expires_at: UNIX_EPOCH + Duration::from_secs(1),
         issuer: None,
         jti: false,
+        extra: Default::default(),
     };
     let token = key.sign(&claims).unwrap();
     token.token().split_once('.').unwrap().0.to_owned()
