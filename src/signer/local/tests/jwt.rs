@@ -31,6 +31,7 @@ fn jwt_request() -> JwtRequest {
         id: request.id,
         audience: vec!["reports".to_owned()],
         ttl: Duration::MAX / 4,
+        pod_token: None,
     }
 }
 
