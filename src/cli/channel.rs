@@ -3,7 +3,6 @@
 use std::{io, path::PathBuf, time::Duration};
 
 use hyper_util::rt::TokioIo;
-use tokio::{net::UnixStream, task};
 use tonic::transport::{Channel, Endpoint, Error, Uri};
 use tower::service_fn;
 
@@ -13,13 +12,7 @@ use crate::sys::socket;
 pub(super) async fn unix(path: PathBuf, patience: Duration) -> Result<Channel, Error> {
     let connector = service_fn(move |_: Uri| {
         let path = path.clone();
-        async move {
-            // It blocks while the other side's backlog is full.
-            let stream = task::spawn_blocking(move || socket::connect(&path));
-            let stream = stream.await.map_err(io::Error::other)??;
-            stream.set_nonblocking(true)?;
-            Ok::<_, io::Error>(TokioIo::new(UnixStream::from_std(stream)?))
-        }
+        async move { Ok::<_, io::Error>(TokioIo::new(socket::connect_stream(path).await?)) }
     });
     Endpoint::from_static("http://localhost")
         .timeout(patience)

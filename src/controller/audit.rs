@@ -24,13 +24,12 @@ pub struct Audit {
 }
 
 /// What was decided.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Outcome {
     /// The request is admitted.
     Approve,
     /// The request is refused.
-    #[default]
     Deny,
     /// A certificate was made.
     Sign,
@@ -39,7 +38,7 @@ pub enum Outcome {
 }
 
 /// One decision. What isn't known is empty and left out of the line.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Entry<'a> {
     /// What was decided.

@@ -4,7 +4,6 @@ mod annotated;
 pub mod approver;
 pub mod audit;
 pub mod ca;
-pub mod issuance;
 pub mod metrics;
 pub mod policy_status;
 pub mod requests;

@@ -27,7 +27,8 @@ use self::{
     step::Step,
 };
 use super::{
-    issuance::Issuance,
+    audit::Audit,
+    ca::Keyring,
     metrics::{CacheLabel, Metrics},
     world::World,
 };
@@ -49,8 +50,10 @@ pub struct Requests {
 pub struct Ground {
     /// What is known.
     pub world: Arc<World>,
-    /// Who signs and keeps account.
-    pub issuance: Arc<Issuance>,
+    /// Who signs.
+    pub keyring: Arc<Keyring>,
+    /// Where it is written down.
+    pub audit: Arc<Audit>,
     /// Where it is counted.
     pub metrics: Arc<Metrics>,
     /// How requests are answered.
@@ -94,8 +97,8 @@ const SILENCE: Duration = Duration::from_secs(60);
 impl Requests {
     /// With nothing told yet.
     pub fn new(ground: Ground) -> Self {
-        let Ground { world, issuance, metrics, decisions, leads, clock } = ground;
-        let judge = Arc::new(Judge { world, issuance, metrics, decisions, clock });
+        let Ground { world, keyring, audit, metrics, decisions, leads, clock } = ground;
+        let judge = Arc::new(Judge { world, keyring, audit, metrics, decisions, clock });
         Self { judge, cache: Cache::default(), leads, beat: Mutex::new(Instant::now()) }
     }
 

@@ -15,11 +15,10 @@ use svid_csi_proto::csi::v1::{
     volume_usage::Unit,
 };
 use tonic::{Request, Response, Status};
-use zeroize::{Zeroize, Zeroizing};
 
 use crate::{
     node::{Node, PublishRequest, Usage, VolumeStats},
-    volume::{PodToken, PodTokenError, TOKENS_KEY, VolumeContext, VolumeId},
+    volume::{VolumeContext, VolumeId},
 };
 
 const CAPABILITIES: [rpc::Type; 3] =
@@ -28,7 +27,6 @@ const CAPABILITIES: [rpc::Type; 3] =
 pub(super) struct NodeService {
     pub(super) node_name: String,
     pub(super) node: Arc<Node>,
-    pub(super) token_audience: String,
 }
 
 // === impl NodeService ===
@@ -39,7 +37,7 @@ impl node_server::Node for NodeService {
         &self,
         request: Request<NodePublishVolumeRequest>,
     ) -> Result<Response<NodePublishVolumeResponse>, Status> {
-        let request = publish_request(request.into_inner(), &self.token_audience)?;
+        let request = publish_request(request.into_inner())?;
         self.node.publish(request).await?;
         Ok(Response::new(NodePublishVolumeResponse {}))
     }
@@ -115,12 +113,8 @@ impl node_server::Node for NodeService {
     }
 }
 
-/// Checks what CSI asks of every driver, and leaves secrets behind but for one token.
-fn publish_request(
-    mut request: NodePublishVolumeRequest,
-    audience: &str,
-) -> Result<PublishRequest, Status> {
-    let pod_token = pod_token(&mut request, audience);
+/// Checks what CSI asks of every driver, and leaves tokens and secrets behind.
+fn publish_request(request: NodePublishVolumeRequest) -> Result<PublishRequest, Status> {
     let volume = volume_id(&request.volume_id)?;
     require("target_path", &request.target_path)?;
     let mount = mount_volume(request.volume_capability)?;
@@ -135,21 +129,7 @@ fn publish_request(
         target: request.target_path,
         context: VolumeContext::from(request.volume_context),
         mount_group: group,
-        pod_token,
     })
-}
-
-/// The pod's token for this audience. kubelet puts all of them into `secrets` where the CSIDriver
-/// object says so, or else among the attributes.
-fn pod_token(
-    request: &mut NodePublishVolumeRequest,
-    audience: &str,
-) -> Result<PodToken, PodTokenError> {
-    let in_secrets = request.secrets.remove(TOKENS_KEY).map(Zeroizing::new);
-    let in_context = request.volume_context.remove(TOKENS_KEY).map(Zeroizing::new);
-    request.secrets.values_mut().for_each(Zeroize::zeroize);
-    let json = in_secrets.or(in_context);
-    PodToken::from_json(json.as_deref().map(String::as_str), audience)
 }
 
 fn mount_volume(capability: Option<VolumeCapability>) -> Result<MountVolume, Status> {

@@ -19,7 +19,6 @@ mod verify;
 pub use self::{
     algorithm::{JwtAlgorithm, JwtKeyAlgorithm},
     authority::{JwtAuthority, distinct},
-    claims::is_reserved,
     error::{JwkError, JwtError, JwtKeyError},
     jws::{Jws, Unproven},
     key::JwtKey,

@@ -10,15 +10,15 @@ use super::{
     NodeError, backoff,
     metrics::{Metrics, observe},
     pending::PendingKey,
-    pod_token::PodTokenCell,
     volume::Svid,
 };
 use crate::{
     class::Class,
     clock::Clock,
+    id::SpiffeId,
     jitter::random,
     pki::{Csr, KeyAlgorithm, PrivateKey, SvidError, X509Svid},
-    signer::{Assigned, SignError, SignRequest, Signer},
+    signer::{Assigned, Handout, SignError, SignRequest, Signer},
     trust::{BundleStore, TrustBundles},
     volume::{VolumeId, VolumeSpec},
 };
@@ -55,7 +55,6 @@ pub(super) enum Patience {
 pub(super) struct Wish<'a> {
     pub(super) volume: &'a VolumeId,
     pub(super) spec: &'a VolumeSpec,
-    pub(super) pod_token: &'a PodTokenCell,
     /// What to ask for first; policy may know better.
     pub(super) asked: Assigned,
     pub(super) patience: Patience,
@@ -63,6 +62,9 @@ pub(super) struct Wish<'a> {
     pub(super) pending: Option<PendingKey<'a>>,
     /// The public key of the set that is there.
     pub(super) used: Option<&'a [u8]>,
+    /// What the pod is given, and the identity that it would have if nobody assigned another,
+    /// where SVIDs come with their keys.
+    pub(super) handout: Option<(&'a Handout, SpiffeId)>,
 }
 
 /// A new SVID.
@@ -83,6 +85,9 @@ impl Issuer {
         let deadline = Instant::now() + SIGN_TIMEOUT;
         if self.signer.is_remote() {
             self.trusts_someone(wish.patience, deadline).await?;
+        }
+        if let Some((handout, wanted)) = &wish.handout {
+            return self.take(&wish, handout, wanted, deadline).await;
         }
         let mut assigned = None;
         match self.issue_as(&wish, &wish.asked, deadline).await {
@@ -150,7 +155,6 @@ impl Issuer {
         if let Some(pending) = wish.pending.filter(|_| !resumed) {
             pending.keep(&key)?;
         }
-        let pod_token = wish.pod_token.current(self.clock.now());
         let request = SignRequest {
             volume: wish.volume.clone(),
             pod: spec.pod.clone(),
@@ -160,33 +164,27 @@ impl Issuer {
             explicit_key_algorithm: spec.explicit_key_algorithm.then_some(spec.key_algorithm),
             dns_names: spec.dns_names.clone(),
             csr,
-            pod_token: pod_token.as_ref().ok().cloned(),
         };
         let answer = match wish.patience {
             Patience::TriesOnce => self.sign(&request, SIGN_TIMEOUT).await,
             Patience::Waits => self.sign_in_time(&request, deadline).await,
         };
-        let refused = |error: &NodeError| matches!(error, NodeError::Sign(error) if error.class() != Class::Unavailable && !error.wants_pod_token());
+        let refused = |error: &NodeError| matches!(error, NodeError::Sign(error) if error.class() != Class::Unavailable);
         if let Some(pending) = wish.pending
             && answer.as_ref().is_err_and(refused)
         {
             pending.remove();
         }
-        let x509 = answer.map_err(|error| error.with_reason(pod_token.map(drop)))?;
-        // Read after the signature: whatever signed is in the bundle by then (invariant 6).
-        let patience = Instant::now() + if self.signer.is_remote() { LAG } else { Duration::ZERO };
-        let verify = |bundles: &TrustBundles| {
-            x509.verify(&request.id, key.spki_der(), &bundles.own, self.clock.now())
-        };
+        let x509 = answer?;
         self.waits_for_its_time(&x509).await?;
-        let bundles = self.trusted(patience, verify).await?;
+        let bundles = self.trusted_soon(&x509, &request.id, key.spki_der()).await?;
         x509.check_dns_names(&request.dns_names)?;
         Ok((Svid { x509, key: Arc::new(key) }, bundles))
     }
 
     /// Lets a certificate begin that was made by a clock ahead of ours: asking again would be
     /// answered the same.
-    async fn waits_for_its_time(&self, x509: &X509Svid) -> Result<(), NodeError> {
+    pub(super) async fn waits_for_its_time(&self, x509: &X509Svid) -> Result<(), NodeError> {
         let ahead = x509.not_before().duration_since(self.clock.now()).unwrap_or_default();
         if ahead.is_zero() {
             return Ok(());
@@ -200,6 +198,20 @@ impl Issuer {
             () = sleep(ahead + Duration::from_millis(1)) => Ok(()),
             () = self.ending.cancelled() => Err(NodeError::ShuttingDown),
         }
+    }
+
+    /// The bundles by which an SVID verifies, read after its signature: whatever signed is in the
+    /// bundle by then (invariant 6).
+    pub(super) async fn trusted_soon(
+        &self,
+        x509: &X509Svid,
+        id: &SpiffeId,
+        spki_der: &[u8],
+    ) -> Result<Arc<TrustBundles>, NodeError> {
+        let patience = Instant::now() + if self.signer.is_remote() { LAG } else { Duration::ZERO };
+        let verify =
+            |bundles: &TrustBundles| x509.verify(id, spki_der, &bundles.own, self.clock.now());
+        self.trusted(patience, verify).await
     }
 
     /// The bundles, once they pass: a node may hear of a new root a moment after the signer uses it.

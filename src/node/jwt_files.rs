@@ -54,7 +54,7 @@ impl Volume {
 
     /// When to look at the volume after work that began then.
     pub(super) fn next_look(&self, work: &Work, began: SystemTime) -> Option<SystemTime> {
-        let svid = self.next_look_at_svid(&work.svid.as_ref()?.x509, work.taint, began);
+        let svid = self.next_look_at_svid(&work.svid.as_ref()?.x509, work.pace(), began);
         let Some(jwts) = self.jwts_due(work) else { return Some(svid) };
         // As for certificates: tokens that are due at once must not keep the node busy.
         let jwts = if jwts > began { jwts } else { began + SOONEST };
@@ -188,6 +188,5 @@ fn wish<'a>(
     id: &'a SpiffeId,
     file: &'a JwtFile,
 ) -> JwtWish<'a> {
-    let (audience, pod_token) = (&file.audience, &volume.pod_token);
-    JwtWish { volume: &volume.id, pod: &spec.pod, id, audience, pod_token }
+    JwtWish { volume: &volume.id, pod: &spec.pod, id, audience: &file.audience }
 }

@@ -14,7 +14,10 @@ use prometheus_client::{
 };
 
 use super::WorkloadMetrics;
-use crate::{class::Class, signer::csr::CsrMetrics};
+use crate::{
+    class::Class,
+    signer::{agent::AgentMetrics, csr::CsrMetrics},
+};
 
 /// Every metric of the node plugin, and the registry they are shown from.
 #[derive(Debug)]
@@ -42,8 +45,6 @@ pub struct Metrics {
     pub bundle_sequence: Gauge<i64, AtomicI64>,
     /// Volumes whose SVID is under a CA key that is believed stolen.
     pub tainted_volumes: Gauge<i64, AtomicI64>,
-    /// Volumes whose renewal waits until kubelet brings another token of the pod.
-    pub waiting_for_pod_token: Gauge<i64, AtomicI64>,
     /// Events on Pods that could not be written.
     pub events_dropped: Gauge<i64, AtomicI64>,
     /// Volumes, by state.
@@ -60,6 +61,8 @@ pub struct Metrics {
     pub ca_reload_failures: Gauge<i64, AtomicI64>,
     /// The CSR signer's.
     pub csr: CsrMetrics,
+    /// The agent signer's.
+    pub agent: AgentMetrics,
     /// The volumes' sockets'.
     pub workload: WorkloadMetrics,
     /// Volumes mounted without `noswap`.
@@ -119,7 +122,6 @@ impl Default for Metrics {
             bundle_refused: Gauge::default(),
             bundle_sequence: Gauge::default(),
             tainted_volumes: Gauge::default(),
-            waiting_for_pod_token: Gauge::default(),
             events_dropped: Gauge::default(),
             volumes: Family::default(),
             nearest_expiry: Gauge::default(),
@@ -128,6 +130,7 @@ impl Default for Metrics {
             ca_expiry: Gauge::default(),
             ca_reload_failures: Gauge::default(),
             csr: CsrMetrics::default(),
+            agent: AgentMetrics::default(),
             workload: WorkloadMetrics::default(),
             without_noswap: Counter::default(),
             without_rootcontext: Counter::default(),
@@ -179,11 +182,6 @@ impl Metrics {
             "Volumes whose SVID is under a CA key that is believed stolen",
             self.tainted_volumes.clone(),
         );
-        r.register(
-            "volumes_waiting_for_pod_token",
-            "Volumes whose renewal waits for kubelet's republish, which brings the pod's token",
-            self.waiting_for_pod_token.clone(),
-        );
         let dropped = self.events_dropped.clone();
         r.register("events_dropped", "Events on Pods that could not be written", dropped);
         r.register("volumes", "Volumes by state", self.volumes.clone());
@@ -210,6 +208,7 @@ impl Metrics {
         let failures = self.ca_reload_failures.clone();
         r.register("ca_reload_failures", "Changed CA files that could not be used", failures);
         self.csr.register(r);
+        self.agent.register(r);
         self.workload.register(r);
         r.register(
             "mounts_without_noswap",

@@ -10,16 +10,16 @@ use super::{
     issuer::Patience,
     metrics::{Outcome, observe},
     store,
-    volume::{Phase, Svid, Volume, VolumeRequest, Work},
+    volume::{Pace, Phase, Svid, Volume, VolumeRequest, Work},
 };
 use crate::{
     id::SpiffeId,
     sys::{AtomicWriter, TargetPath},
     trust::TrustBundles,
-    volume::{PodToken, PodTokenError, RecordState, VolumeContext, VolumeId, VolumeSpec},
+    volume::{RecordState, VolumeContext, VolumeId, VolumeSpec},
 };
 
-/// A publish as the CSI service understood it.
+/// A publish as the CSI service understood it. No secret is in it.
 #[derive(Debug)]
 pub struct PublishRequest {
     /// Whose volume, chosen by kubelet.
@@ -30,8 +30,6 @@ pub struct PublishRequest {
     pub context: VolumeContext,
     /// The pod's fsGroup.
     pub mount_group: Option<String>,
-    /// The pod's own token, which differs each time and is never part of what is asked for.
-    pub pod_token: Result<PodToken, PodTokenError>,
 }
 
 // === impl Node ===
@@ -54,13 +52,13 @@ impl Node {
 
     async fn publish_task(&self, publish: PublishRequest) -> Result<(), NodeError> {
         let target = self.places.kubelet.parse_target(&publish.target)?;
-        let PublishRequest { volume: id, context, mount_group, pod_token, .. } = publish;
+        let PublishRequest { volume: id, context, mount_group, .. } = publish;
         let request = VolumeRequest { context, mount_group };
         loop {
             let volume = self.table.claim(&id, &target)?;
             let work = volume.lock().await;
             if work.phase != Phase::Gone {
-                return self.publish_locked(&volume, work, request, pod_token).await;
+                return self.publish_locked(&volume, work, request).await;
             }
         }
     }
@@ -70,7 +68,6 @@ impl Node {
         volume: &Arc<Volume>,
         mut work: MutexGuard<'_, Work>,
         request: VolumeRequest,
-        pod_token: Result<PodToken, PodTokenError>,
     ) -> Result<(), NodeError> {
         if work.phase == Phase::Live {
             // The same request on a live volume is never an error, whatever its state.
@@ -81,9 +78,6 @@ impl Node {
             }) {
                 if work.request.as_ref() == Some(&request) {
                     self.look_after(volume, &work);
-                    if volume.pod_token.take(pod_token) {
-                        self.rotator.schedule(volume.id.clone(), self.clock.now());
-                    }
                     return Ok(());
                 }
                 if !self.is_for_another_pod(&work, &request) {
@@ -91,13 +85,11 @@ impl Node {
                 }
                 warn!(volume = %volume.id, "kubelet says that the volume is another pod's; so it is");
                 *work = Work { protected: true, ..Work::default() };
-                volume.pod_token.forget();
             } else {
                 warn!(volume = %volume.id, "a live volume is no longer mounted; it is made anew");
                 *work = Work::default();
             }
         }
-        volume.pod_token.take(pod_token);
         let Err(error) = self.establish(volume, &mut work, request).await else {
             return Ok(());
         };
@@ -151,6 +143,7 @@ impl Node {
         work.request = Some(request);
 
         let found = block_in_place(|| self.break_ground(volume, work, &spec, &id))?;
+        self.subscribe(volume, work);
         let kept = match found {
             Some(svid) => {
                 self.wait_for_trust(volume).await?;
@@ -232,8 +225,12 @@ impl Node {
     ) -> Option<(Svid, Arc<TrustBundles>)> {
         let id = self.identity(work.spec.as_ref()?, work.assigned.as_ref()).ok()?;
         let (now, bundles) = (self.clock.now(), self.issuer.bundles.current()?);
+        let pace = match work.pace() {
+            Pace::Own(_) => Pace::Own(None),
+            Pace::HandedOut => Pace::HandedOut,
+        };
         let good =
-            self.verifies(&svid, &id, &bundles, now) && now < volume.renew_at(&svid.x509, None);
+            self.verifies(&svid, &id, &bundles, now) && now < volume.renew_at(&svid.x509, pace);
         if !good && let Some(pending) = self.pending(volume, work) {
             // It may be this one's key, which is not used twice.
             pending.remove();
@@ -261,7 +258,8 @@ impl Node {
             self.rotator.schedule(volume.id.clone(), next_look);
         }
         // A bundle that was published meanwhile made only those due that were scheduled by then.
-        if work.bundles != self.issuer.bundles.current() {
+        // The same goes for what its pod is given.
+        if work.bundles != self.issuer.bundles.current() || self.is_superseded(work) {
             self.rotator.schedule(volume.id.clone(), self.clock.now());
         }
         if let (Some(spec), Some(svid)) = (&work.spec, &work.svid) {
@@ -281,7 +279,7 @@ impl Node {
             }
         }
         work.phase = Phase::Gone;
-        volume.pod_token.forget();
+        work.handout = None;
         self.table.remove(volume);
         error
     }

@@ -266,6 +266,7 @@ impl Node {
             let Some(mut work) = volume.try_lock() else {
                 continue;
             };
+            self.subscribe(&volume, &mut work);
             match work.svid.clone() {
                 Some(svid) => {
                     self.adopt(&mut work, &svid);
@@ -371,7 +372,7 @@ impl Node {
 
     fn resume_at(&self, volume: &Volume, work: &Work, svid: &Svid, now: SystemTime) -> SystemTime {
         let jwts = volume.jwts_due(work);
-        let at = volume.renew_at(&svid.x509, work.taint);
+        let at = volume.renew_at(&svid.x509, work.pace());
         let at = jwts.map_or(at, |jwts| at.min(jwts));
         if now < svid.x509.not_before() {
             return now;

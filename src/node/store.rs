@@ -151,7 +151,7 @@ impl Places {
                 serial: x509.map(|svid| svid.serial_hex().to_owned()),
                 not_before: x509.map(X509Svid::not_before),
                 not_after: x509.map(X509Svid::not_after),
-                renew_at: x509.map(|svid| volume.renew_at(svid, work.taint)),
+                renew_at: x509.map(|svid| volume.renew_at(svid, work.pace())),
                 bundles: work.vouched.clone(),
                 taint: work.taint,
                 last_error: work.last_error.clone(),

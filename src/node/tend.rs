@@ -43,7 +43,6 @@ impl Node {
         let was_failing = work.last_error.is_some();
         let next = match self.tend_locked(&volume, &mut work, &id, due).await {
             Ok(()) => {
-                volume.pod_token.wait_no_longer();
                 if was_failing && work.last_error.is_none() {
                     self.tell_renewed(&work);
                 }
@@ -89,10 +88,14 @@ impl Node {
             return self.renew(volume, work).await;
         };
         let current = work.bundles.as_ref().is_some_and(|held| *held == bundles);
+        let superseded = self.is_superseded(work);
+        if !superseded && self.is_given(work) {
+            work.denied = false;
+        }
         let keep = work.svid.clone().filter(|svid| {
             // A clock that was set back makes an SVID that nobody takes yet.
-            let fresh =
-                now >= svid.x509.not_before() && now < volume.renew_at(&svid.x509, work.taint);
+            let due = superseded || now >= volume.renew_at(&svid.x509, work.pace());
+            let fresh = now >= svid.x509.not_before() && !due;
             // A bundle that doesn't know the SVID's CA must not stand beside it (invariant 2).
             fresh && (current || self.verifies(svid, id, &bundles, now))
         });
@@ -206,11 +209,11 @@ impl Node {
         let wish = Wish {
             volume: &volume.id,
             spec,
-            pod_token: &volume.pod_token,
             asked: Assigned { id, key_algorithm },
             patience,
             pending: self.pending(volume, work),
             used: work.svid.as_ref().map(|svid| svid.key.spki_der()),
+            handout: work.handout.as_ref().zip(self.wanted(work)),
         };
         tokio::select! {
             issued = self.issuer.issue(wish) => issued,
@@ -295,9 +298,6 @@ impl Node {
     ) -> SystemTime {
         let (now, class) = (self.clock.now(), error.class());
         work.failed(now, class, &error.to_string());
-        if error.wants_pod_token() {
-            volume.pod_token.wait_for_next();
-        }
         self.tell_not_renewed(work, error);
         let tokens = work.jwts.values().map(|svid| svid.expires_at());
         let end = work.svid.iter().map(|svid| svid.x509.not_after()).chain(tokens).min();

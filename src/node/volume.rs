@@ -10,12 +10,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     desk::Door, jwt_cache::JwtCache, jwt_files::JwtFiles, limits, metrics::VolumeState,
-    offer::Offer, pod_token::PodTokenCell,
+    offer::Offer,
 };
 use crate::{
     class::Class,
     pki::{PrivateKey, RenewalPolicy, X509Svid},
-    signer::Assigned,
+    signer::{Assigned, Handout},
     sys::TargetPath,
     trust::TrustBundles,
     volume::{LastError, Taint, VolumeContext, VolumeId, VolumeSpec},
@@ -43,8 +43,6 @@ pub(super) struct Volume {
     pub(super) usage: limits::Usage,
     /// The JWT-SVIDs that its pod asked for.
     pub(super) jwts: JwtCache,
-    /// The pod's own token.
-    pub(super) pod_token: PodTokenCell,
 }
 
 /// What belongs to whoever holds the volume's lock.
@@ -76,6 +74,17 @@ pub(super) struct Work {
     pub(super) last_error: Option<LastError>,
     /// Policy refused the last renewal of the SVID.
     pub(super) denied: bool,
+    /// What its pod is given, where SVIDs come with their keys.
+    pub(super) handout: Option<Handout>,
+}
+
+/// Who sees to it that an SVID is renewed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pace {
+    /// The volume, earlier where the SVID is tainted.
+    Own(Option<Taint>),
+    /// Whoever hands it out; the volume notices what is overdue.
+    HandedOut,
 }
 
 /// How far a volume has come.
@@ -126,8 +135,8 @@ impl Volume {
         let offer = watch::Sender::new(Arc::new(Offer::of(&work)));
         let (work, closing) = (tokio::sync::Mutex::new(work), Mutex::default());
         let (door, usage) = (Mutex::default(), limits::Usage::default());
-        let (jwts, pod_token) = (JwtCache::default(), PodTokenCell::default());
-        Self { id, target, work, status, closing, offer, door, usage, jwts, pod_token }
+        let jwts = JwtCache::default();
+        Self { id, target, work, status, closing, offer, door, usage, jwts }
     }
 
     pub(super) async fn lock(&self) -> tokio::sync::MutexGuard<'_, Work> {
@@ -201,14 +210,15 @@ impl Volume {
     }
 
     /// When this SVID in this volume is to be renewed: the same after every restart (invariant 9).
-    pub(super) fn renew_at(&self, svid: &X509Svid, taint: Option<Taint>) -> SystemTime {
+    pub(super) fn renew_at(&self, svid: &X509Svid, pace: Pace) -> SystemTime {
         let seed = self.id.renewal_seed(svid.serial_hex());
         let (start, end) = (svid.not_before(), svid.not_after());
-        match taint {
-            Some(Taint { since, round }) => {
+        match pace {
+            Pace::Own(Some(Taint { since, round })) => {
                 RenewalPolicy::tainted_at(since, round, start, end, &seed)
             }
-            None => RenewalPolicy::renew_at(start, end, &seed),
+            Pace::Own(None) => RenewalPolicy::renew_at(start, end, &seed),
+            Pace::HandedOut => RenewalPolicy::overdue_at(start, end, &seed),
         }
     }
 
@@ -218,10 +228,10 @@ impl Volume {
     pub(super) fn next_look_at_svid(
         &self,
         svid: &X509Svid,
-        taint: Option<Taint>,
+        pace: Pace,
         began: SystemTime,
     ) -> SystemTime {
-        let at = self.renew_at(svid, taint);
+        let at = self.renew_at(svid, pace);
         // One that is not due yet never waits for the floor: it may be its last seconds.
         if at > began { at } else { began + SOONEST }
     }
@@ -257,6 +267,7 @@ impl Default for Work {
             failures: 0,
             last_error: None,
             denied: false,
+            handout: None,
         }
     }
 }
@@ -268,6 +279,13 @@ impl Work {
             not_after: self.svid.as_ref().map(|svid| svid.x509.not_after()),
             last_error: self.last_error.clone(),
             tainted: self.taint.is_some(),
+        }
+    }
+
+    pub(super) fn pace(&self) -> Pace {
+        match &self.handout {
+            Some(_) => Pace::HandedOut,
+            None => Pace::Own(self.taint),
         }
     }
 
@@ -325,11 +343,12 @@ mod tests {
         let volume = Volume::new("csi-1".parse().unwrap(), target.unwrap());
 
         let svid = issue(Duration::from_secs(10));
-        let renew_at = volume.renew_at(&svid, None);
+        let pace = Pace::Own(None);
+        let renew_at = volume.renew_at(&svid, pace);
         let late = renew_at - Duration::from_millis(1);
-        assert_eq!(volume.next_look_at_svid(&svid, None, start), renew_at);
-        assert_eq!(volume.next_look_at_svid(&svid, None, late), renew_at);
+        assert_eq!(volume.next_look_at_svid(&svid, pace, start), renew_at);
+        assert_eq!(volume.next_look_at_svid(&svid, pace, late), renew_at);
         // As from an issuer about to end: due as soon as it was made.
-        assert_eq!(volume.next_look_at_svid(&svid, None, renew_at), renew_at + SOONEST);
+        assert_eq!(volume.next_look_at_svid(&svid, pace, renew_at), renew_at + SOONEST);
     }
 }

@@ -127,14 +127,7 @@ impl Workload {
     }
 
     fn wish<'a>(&'a self, audience: &'a AudienceSet, id: &'a SpiffeId) -> JwtWish<'a> {
-        let (volume, _) = self.parts();
-        JwtWish {
-            volume: self.volume(),
-            pod: self.pod(),
-            id,
-            audience,
-            pod_token: &volume.pod_token,
-        }
+        JwtWish { volume: self.volume(), pod: self.pod(), id, audience }
     }
 }
 

@@ -1,6 +1,6 @@
 //! When an SVID is renewed.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use aws_lc_rs::digest::{SHA256, digest};
 
@@ -36,6 +36,14 @@ impl RenewalPolicy {
         at.min(Self::renew_at(not_before, not_after, seed))
     }
 
+    /// When an SVID is overdue that somebody else renews, at half of its lifetime or later: three
+    /// quarters of it have passed, or all but twelve hours, and up to a third of the rest.
+    pub fn overdue_at(not_before: SystemTime, not_after: SystemTime, seed: &[u8]) -> SystemTime {
+        let lifetime = not_after.duration_since(not_before).unwrap_or_default();
+        let rest = (lifetime / 4).min(Duration::from_secs(12 * 3600));
+        not_before + (lifetime - rest) + rest.mul_f64(Self::fraction(seed) / 3.0)
+    }
+
     /// A number in [0, 1) that only the seed decides.
     pub fn fraction(seed: &[u8]) -> f64 {
         let hash = digest(&SHA256, seed);
@@ -47,8 +55,6 @@ impl RenewalPolicy {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use proptest::prelude::*;
 
     use super::*;
@@ -89,6 +95,17 @@ mod tests {
             let after = at.duration_since(start).unwrap();
             prop_assert!(after >= lifetime / 2);
             prop_assert!(after <= lifetime * 2 / 3 + Duration::from_micros(1));
+        }
+
+        #[test]
+        fn what_others_renew_is_overdue_in_its_last_quarter(
+            lifetime in 0u64..4_000_000, seed in any::<[u8; 8]>(),
+        ) {
+            let (start, lifetime) = (SystemTime::UNIX_EPOCH, Duration::from_secs(lifetime));
+            let at = RenewalPolicy::overdue_at(start, start + lifetime, &seed);
+            let left = (start + lifetime).duration_since(at).unwrap();
+            let rest = (lifetime / 4).min(Duration::from_secs(43_200));
+            prop_assert!(left <= rest && left >= rest * 2 / 3 - Duration::from_micros(1).min(rest));
         }
 
         // Invariant 9, also when a CA's key is stolen.

@@ -1,21 +1,22 @@
 //! Who signs: the seam between a volume that needs an SVID and a CA that makes one.
 
+pub mod agent;
 pub mod csr;
 pub mod local;
 
-use std::{
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+mod handout;
+
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 
+pub use self::handout::{Given, HandedOut, Handout, KeyedSvid};
 use crate::{
     class::Class,
     id::{SpiffeId, TrustDomain},
     jose::JwtSvid,
     pki::{Csr, DnsName, KeyAlgorithm, X509Svid},
-    volume::{PodInfo, PodToken, VolumeId},
+    volume::{PodInfo, VolumeId},
 };
 
 /// Has X.509-SVIDs signed.
@@ -23,6 +24,12 @@ use crate::{
 pub trait Signer: Send + Sync + 'static {
     /// Signs one request. The caller verifies everything about the answer.
     async fn sign(&self, request: &SignRequest) -> Result<X509Svid, SignError>;
+
+    /// Follows what this volume's pod is given, where certificates come with their keys from
+    /// elsewhere. `None`: [`Self::sign`] is asked for each certificate.
+    fn hand_out(&self, _volume: &VolumeId, _pod: &PodInfo) -> Option<Handout> {
+        None
+    }
 
     /// Whether a request could be signed now, and until when the signing CA lives.
     fn status(&self) -> SignerStatus;
@@ -49,8 +56,7 @@ pub trait Signer: Send + Sync + 'static {
     fn signs_jwt(&self) -> Result<(), SignError> {
         Err(SignError::new(
             Class::NotReady,
-            "nobody signs JWT-SVIDs for this node: set --controller-address, so that the controller \
-             does (with the chart: jwt.enabled=true); a node with --signer local needs a jwt.key in --ca-dir",
+            "this signer issues no JWT-SVIDs: use --signer local with a jwt.key in --ca-dir",
         ))
     }
 }
@@ -65,7 +71,7 @@ pub struct Assigned {
     pub key_algorithm: KeyAlgorithm,
 }
 
-/// What a volume asks for.
+/// What a volume asks for. It holds no secret.
 #[derive(Debug)]
 pub struct SignRequest {
     /// The volume that the SVID is for.
@@ -84,9 +90,6 @@ pub struct SignRequest {
     pub dns_names: Vec<DnsName>,
     /// The public key, with proof that the asker holds the private one.
     pub csr: Csr,
-    /// The pod's own token, where kubelet gave one that is good now. A signer that needs it and has
-    /// none answers [`SignError::no_pod_token`].
-    pub pod_token: Option<Arc<PodToken>>,
 }
 
 /// What a JWT-SVID is asked for.
@@ -102,8 +105,6 @@ pub struct JwtRequest {
     pub audience: Vec<String>,
     /// The longest lifetime that is wanted. The signer gives its own (`--jwt-ttl`) if that is less.
     pub ttl: Duration,
-    /// As in [`SignRequest`].
-    pub pod_token: Option<Arc<PodToken>>,
 }
 
 // === impl Assigned ===
@@ -132,7 +133,6 @@ pub struct SignError {
     message: String,
     retry_after: Option<Duration>,
     assigned: Option<Box<Assigned>>,
-    wants_pod_token: bool,
 }
 
 // === impl SignError ===
@@ -140,8 +140,7 @@ pub struct SignError {
 impl SignError {
     /// An error of this class; `message` tells a person what to do.
     pub fn new(class: Class, message: impl Into<String>) -> Self {
-        let (message, wants_pod_token) = (message.into(), false);
-        Self { class, message, retry_after: None, assigned: None, wants_pod_token }
+        Self { class, message: message.into(), retry_after: None, assigned: None }
     }
 
     /// Nothing else is wrong than what was asked for: the next request must be for this.
@@ -149,17 +148,6 @@ impl SignError {
         let Assigned { id, key_algorithm } = &assigned;
         let message = format!("policy gives this pod {id} with a key of {key_algorithm}");
         Self { assigned: Some(Box::new(assigned)), ..Self::new(Class::Denied, message) }
-    }
-
-    /// The request has no token of its pod, and the signer needs one. Why it has none is for the node
-    /// to say.
-    pub fn no_pod_token() -> Self {
-        Self::new(Class::NotReady, "the signer needs the pod's token").with_wish_for_token()
-    }
-
-    /// The same, where another token of the pod may mend it: kubelet's next one is tried at once.
-    pub fn with_wish_for_token(self) -> Self {
-        Self { wants_pod_token: true, ..self }
     }
 
     /// The same, where it is known when the signer signs again: nobody waits much longer.
@@ -175,11 +163,6 @@ impl SignError {
     /// What to ask for instead, where that is known.
     pub fn assigned(&self) -> Option<&Assigned> {
         self.assigned.as_deref()
-    }
-
-    /// Whether another token of the pod is what is missing.
-    pub fn wants_pod_token(&self) -> bool {
-        self.wants_pod_token
     }
 
     /// How long to wait before the next try, where that is known.

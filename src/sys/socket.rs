@@ -125,6 +125,14 @@ pub fn connect(path: &Path) -> io::Result<UnixStream> {
     UnixStream::connect(fd_path(dir.as_fd()).join(name))
 }
 
+/// The same for tokio. It waits on a thread of its own.
+pub async fn connect_stream(path: PathBuf) -> io::Result<tokio::net::UnixStream> {
+    let stream = tokio::task::spawn_blocking(move || connect(&path));
+    let stream = stream.await.map_err(io::Error::other)??;
+    stream.set_nonblocking(true)?;
+    tokio::net::UnixStream::from_std(stream)
+}
+
 /// The socket that `path` leads to now; `None` if there is no such name.
 pub fn identity(path: &Path) -> io::Result<Option<SocketIdentity>> {
     let (dir, name) = match open_parent(path) {

@@ -1,6 +1,9 @@
 //! The newest bundles, for everyone who follows them.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use tokio::sync::watch;
 
@@ -22,6 +25,7 @@ pub struct BundleStore {
 struct Sources {
     own: Option<TrustBundle>,
     shared: Option<TrustBundle>,
+    federated: Option<BTreeMap<TrustDomain, TrustBundle>>,
 }
 
 // === impl BundleStore ===
@@ -69,6 +73,18 @@ impl BundleStore {
         self.publish(&sources);
     }
 
+    /// Takes everybody's bundles from the one source that has them all, in place of what it said
+    /// before. It counts no sequence of its own: that of the own trust domain's goes on from what
+    /// is held, or begins with `now`, in Unix seconds.
+    pub fn publish_all(&self, bundles: TrustBundles, now: u64) {
+        let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
+        let TrustBundles { own, federated } = bundles;
+        let held = self.current().and_then(|held| held.own.sequence());
+        sources.own = Some(own.with_sequence(Some(held.unwrap_or(now))));
+        sources.federated = Some(federated);
+        self.publish(&sources);
+    }
+
     /// Takes what the controller publishes, as it is written, and remembers why if not.
     pub fn take_text(
         &self,
@@ -108,7 +124,8 @@ impl BundleStore {
             let Some(own) = merge(own, shared, held.map(|held| &held.own)) else {
                 return false;
             };
-            let federated = held.map(|held| held.federated.clone()).unwrap_or_default();
+            let before = || held.map(|held| held.federated.clone()).unwrap_or_default();
+            let federated = sources.federated.clone().unwrap_or_else(before);
             let next = TrustBundles { own, federated };
             if held == Some(&next) {
                 return false;

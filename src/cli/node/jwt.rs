@@ -39,7 +39,12 @@ impl JwtArgs {
         let given = |value: Option<String>| value.filter(|value| !value.is_empty());
         let algorithm = given(self.jwt_key_algorithm);
         let (ttl, issuer) = (given(self.jwt_ttl), given(self.jwt_issuer));
-        if let SignerKind::Csr = signer {
+        let reason = match signer {
+            SignerKind::Local => None,
+            SignerKind::Csr => Some("is for --signer local; with csr there are no JWT-SVIDs"),
+            SignerKind::Agent => Some("is for --signer local; with agent SPIRE signs them"),
+        };
+        if let Some(reason) = reason {
             for (setting, is_set) in [
                 ("--jwt-key-algorithm", algorithm.is_some()),
                 ("--jwt-ttl", ttl.is_some()),
@@ -47,7 +52,6 @@ impl JwtArgs {
                 ("--jwt-jti", self.jwt_jti),
             ] {
                 if is_set {
-                    let reason = "is for --signer local; with csr there are no JWT-SVIDs";
                     return Err(UsageError::new(setting, reason));
                 }
             }

@@ -1,5 +1,6 @@
 //! `svid-csi node`: from arguments to a running node plugin.
 
+mod agent;
 mod jwt;
 mod serve;
 mod signing;
@@ -13,7 +14,7 @@ use std::{
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum, builder::FalseyValueParser};
 
-use self::jwt::JwtArgs;
+use self::{agent::AgentArgs, jwt::JwtArgs};
 use super::{
     UsageError,
     telemetry::{self, LogFormat, LogLevel},
@@ -33,6 +34,10 @@ Examples:
   In a DaemonSet, signed by the svid-csi controller; no CA key is on the node:
     SVID_CSI_NODE_NAME=worker-1 SVID_CSI_TRUST_DOMAIN=example.org \\
       svid-csi node --signer csr --http-listen 0.0.0.0:9809
+
+  In a DaemonSet, beside a SPIRE agent whose authorized_delegates name this driver:
+    SVID_CSI_NODE_NAME=worker-1 SVID_CSI_TRUST_DOMAIN=example.org \\
+      svid-csi node --signer agent --agent-socket /run/spire/admin/admin.sock
 
   One machine with a CA of its own:
     svid-csi node --node-name $(hostname) --trust-domain example.org \\
@@ -72,17 +77,8 @@ pub(super) struct NodeArgs {
     #[arg(long, env = "SVID_CSI_REGISTRATION_DIR")]
     registration_dir: Option<PathBuf>,
 
-    /// Audience of the tokens that are shown to the controller, of the pods and of the driver
-    #[arg(
-        long,
-        env = "SVID_CSI_TOKEN_AUDIENCE",
-        default_value = "svid.dev",
-        value_name = "AUDIENCE"
-    )]
-    token_audience: String,
-
-    /// Who signs: a CA in a directory, or the svid-csi controller by CertificateSigningRequests,
-    /// which needs a pod in a cluster of Kubernetes 1.30 or newer
+    /// Who signs: a CA in a directory, the svid-csi controller by CertificateSigningRequests, which
+    /// needs a pod in a cluster of Kubernetes 1.30 or newer, or a SPIRE agent on this node
     #[arg(long, env = "SVID_CSI_SIGNER", value_enum, default_value = "local")]
     signer: SignerKind,
 
@@ -106,6 +102,9 @@ pub(super) struct NodeArgs {
 
     #[command(flatten)]
     jwt: JwtArgs,
+
+    #[command(flatten)]
+    agent: AgentArgs,
 
     /// Lifetime of an SVID whose volume names none; --max-ttl if that is less
     #[arg(long, env = "SVID_CSI_DEFAULT_TTL", default_value = "1h", value_name = "DURATION")]
@@ -156,12 +155,16 @@ enum SignerKind {
     Local,
     /// The svid-csi controller, by CertificateSigningRequests.
     Csr,
+    /// SPIRE: its agent on this node hands out certificates and keys.
+    Agent,
 }
 
 /// The signer with its settings.
 struct SignerSettings {
     kind: SignerKind,
     local: LocalConfig,
+    /// The SPIRE agent's admin socket.
+    agent_socket: Option<PathBuf>,
     /// The ConfigMap with the controller's bundle.
     bundle_map: Option<String>,
     /// Whether the API server is reached as a person does.
@@ -192,10 +195,6 @@ impl NodeArgs {
         }
         if self.node_name.is_empty() || self.node_name.len() > 253 {
             return Err(UsageError::new("--node-name", "must have 1 to 253 characters"));
-        }
-        if self.token_audience.is_empty() {
-            // The token without one is for the API server.
-            return Err(UsageError::new("--token-audience", "must not be empty"));
         }
         let trust_domain: TrustDomain =
             self.trust_domain.parse().map_err(|error| UsageError::new("--trust-domain", error))?;
@@ -240,16 +239,25 @@ impl NodeArgs {
             }
         }
         let plugin = plugin_dir(&self.kubelet_dir, &self.driver_name);
-        if let (SignerKind::Csr, true) = (self.signer, self.ca_create) {
-            let reason = "is for --signer local; with csr the controller has the CA";
+        let has_ca = match self.signer {
+            SignerKind::Local => None,
+            SignerKind::Csr => Some("is for --signer local; with csr the controller has the CA"),
+            SignerKind::Agent => Some("is for --signer local; with agent SPIRE has the CA"),
+        };
+        if let (Some(reason), true) = (has_ca, self.ca_create) {
             return Err(UsageError::new("--ca-create", reason));
         }
+        let agent_socket = self.agent.settings(self.signer)?;
         let jwt = self.jwt.settings(self.signer)?;
         let bundle_map = match (self.bundle_config_map, self.signer) {
+            (Some(name), SignerKind::Agent) if !name.is_empty() => {
+                let reason = "is of no use with --signer agent, which has its bundles from SPIRE";
+                return Err(UsageError::new("--bundle-config-map", reason));
+            }
             // An empty variable of the environment is none.
             (Some(name), _) if !name.is_empty() => Some(name),
             (_, SignerKind::Csr) => Some(bundle_map::DEFAULT_NAME.to_owned()),
-            (_, SignerKind::Local) => None,
+            (_, SignerKind::Local | SignerKind::Agent) => None,
         };
         let signer = SignerSettings {
             kind: self.signer,
@@ -260,6 +268,7 @@ impl NodeArgs {
                 propagation,
                 jwt,
             },
+            agent_socket,
             bundle_map,
             kubeconfig: self.kubeconfig,
         };
@@ -271,7 +280,6 @@ impl NodeArgs {
                     .unwrap_or_else(|| self.kubelet_dir.join("plugins_registry")),
                 driver_name: self.driver_name,
                 node_name: self.node_name,
-                token_audience: self.token_audience,
             },
             kubelet_dir: self.kubelet_dir,
             limits: Limits { default_ttl: default_ttl.min(max_ttl), min_ttl: shortest, max_ttl },

@@ -1,6 +1,6 @@
 //! The signer that the settings name, whom the volumes trust, and what keeps both going.
 
-use std::sync::Arc;
+use std::{path::PathBuf, sync::Arc};
 
 use tokio_util::sync::CancellationToken;
 
@@ -10,9 +10,11 @@ use crate::{
     clock::Clock,
     id::TrustDomain,
     k8s::{Cluster, ObjectName},
+    node::metrics::Metrics,
     signer::{
         Signer,
-        csr::{CsrMetrics, CsrSigner},
+        agent::{AgentBundles, AgentSigner},
+        csr::CsrSigner,
         local::{LocalConfig, LocalSigner},
     },
     trust::{BundleSource, BundleStore, RecoveredTrust, SharedBundle},
@@ -39,11 +41,13 @@ pub(super) struct SigningParts {
 enum PartKind {
     Local(LocalConfig),
     Csr(Cluster),
+    Agent(PathBuf),
 }
 
 enum Kind {
     Local(Arc<LocalSigner>),
     Csr(Arc<CsrSigner>),
+    Agent(Arc<AgentSigner>, Arc<AgentBundles>),
 }
 
 // === impl SigningParts ===
@@ -51,7 +55,7 @@ enum Kind {
 impl SigningParts {
     /// A pod has access to the API server if it has a token.
     pub(super) async fn new(settings: SignerSettings) -> Result<Self, UsageError> {
-        let SignerSettings { kind, local, bundle_map, kubeconfig } = settings;
+        let SignerSettings { kind, local, agent_socket, bundle_map, kubeconfig } = settings;
         let trust_domain = local.trust_domain.clone();
         let access = match kubeconfig {
             true => Cluster::from_kubeconfig(None).await,
@@ -64,6 +68,7 @@ impl SigningParts {
         let kind = match kind {
             SignerKind::Local => PartKind::Local(local),
             SignerKind::Csr => PartKind::Csr(needs("--signer csr")?),
+            SignerKind::Agent => PartKind::Agent(agent_socket.unwrap_or_default()),
         };
         let shared = match bundle_map {
             Some(name) => {
@@ -85,7 +90,7 @@ impl Signing {
         parts: SigningParts,
         trust: RecoveredTrust,
         node_name: &str,
-        metrics: &CsrMetrics,
+        metrics: &Metrics,
         clock: Arc<dyn Clock>,
     ) -> Self {
         let (kind, bundles) = match parts.kind {
@@ -95,9 +100,18 @@ impl Signing {
                 (Kind::Local(signer), bundles)
             }
             PartKind::Csr(cluster) => {
-                let signer = CsrSigner::new(cluster, node_name.to_owned(), metrics.clone());
+                let signer = CsrSigner::new(cluster, node_name.to_owned(), metrics.csr.clone());
                 // What the volumes hold stands until the controller's bundle is read.
                 (Kind::Csr(Arc::new(signer)), Arc::new(BundleStore::recovered(trust.bundle)))
+            }
+            PartKind::Agent(socket) => {
+                // What the volumes hold stands until the agent says more.
+                let store = Arc::new(BundleStore::recovered(trust.bundle));
+                let domain = parts.trust_domain.clone();
+                let metrics = metrics.agent.clone();
+                let (signer, bundles) =
+                    AgentSigner::new(socket, domain, store.clone(), clock, metrics);
+                (Kind::Agent(Arc::new(signer), Arc::new(bundles)), store)
             }
         };
         let shared = parts.shared.map(|(cluster, name)| {
@@ -110,6 +124,7 @@ impl Signing {
         match &self.kind {
             Kind::Local(signer) => signer.clone(),
             Kind::Csr(signer) => signer.clone(),
+            Kind::Agent(signer, _) => signer.clone(),
         }
     }
 
@@ -117,15 +132,19 @@ impl Signing {
     pub(super) fn reload_failures(&self) -> impl Fn() -> u64 + Send + Sync + use<> {
         let local = match &self.kind {
             Kind::Local(signer) => Some(signer.clone()),
-            Kind::Csr(_) => None,
+            Kind::Csr(_) | Kind::Agent(..) => None,
         };
         move || local.as_ref().map_or(0, |signer| signer.refused())
     }
 
-    /// How often what the controller published could not be used.
+    /// How often what the controller published, or the SPIRE agent gave, could not be used.
     pub(super) fn bundles_refused(&self) -> impl Fn() -> u64 + Send + Sync + use<> {
-        let shared = self.shared.clone();
-        move || shared.as_ref().map_or(0, |shared| shared.refused())
+        let source: Option<Arc<dyn BundleSource>> = match (&self.kind, &self.shared) {
+            (Kind::Agent(_, bundles), _) => Some(bundles.clone()),
+            (_, Some(shared)) => Some(shared.clone()),
+            _ => None,
+        };
+        move || source.as_ref().map_or(0, |source| source.refused())
     }
 
     /// Keeps signer and bundles going until `stop`.
@@ -134,6 +153,10 @@ impl Signing {
             match self.kind {
                 Kind::Local(signer) => signer.follow(stop.clone()).await,
                 Kind::Csr(signer) => signer.run(stop.clone()).await,
+                Kind::Agent(signer, bundles) => {
+                    bundles.follow(stop.clone()).await;
+                    signer.end().await;
+                }
             }
         });
         let shared = async {

@@ -5,19 +5,15 @@ use std::{sync::Arc, time::Duration};
 
 use super::{
     CaSettings, CaState,
-    entry::{Entry, Origin},
+    entry::{Entry, Origin, Stage},
     moment::Moment,
     request::{Answer, Outcome, Request},
     restore::{Stolen, is_restored},
     settings::{HANDOVER, RETIRING, SKEW},
-    stage::Stage,
     state::{Home, Refused},
     status::LastRequest,
 };
-use crate::{
-    jose::{JwtAuthority, JwtKey},
-    pki::{Authority, AuthorityError, Certificate, TrustBundle, sha256_hex},
-};
+use crate::pki::{Authority, AuthorityError, Certificate, TrustBundle, sha256_hex};
 
 /// What the leader sees around it.
 #[derive(Clone, Debug, Default)]
@@ -36,8 +32,6 @@ pub(super) struct World {
     pub(super) home: Home,
     /// Keys that the ConfigMap calls stolen.
     pub(super) stolen: Vec<Stolen>,
-    /// A new JWT key, made because the last step said that it needs one.
-    pub(super) jwt_key: Option<Arc<JwtKey>>,
 }
 
 /// The bundle in the ConfigMap.
@@ -67,18 +61,7 @@ pub(super) struct Advanced {
     pub(super) problems: Vec<String>,
 }
 
-/// Why there is no next state.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum Unfinished {
-    /// No CA could be made.
-    #[error("the next CA can't be made: {0}")]
-    Authority(#[from] AuthorityError),
-    /// A new JWT key is needed. An RSA key takes long, so it is not made here.
-    #[error("a new JWT key is needed")]
-    NeedsJwtKey,
-}
-
-/// More CAs, or JWT keys, than this are made by rule or by hand only once old ones are gone: the Secret has a
+/// More CAs than this are made by rule or by hand only once old ones are gone: the Secret has a
 /// limit of 1 MiB.
 pub(super) const MAX_ENTRIES: usize = 24;
 const DAY: Duration = Duration::from_secs(86_400);
@@ -89,8 +72,8 @@ pub(super) fn advance(
     world: &World,
     settings: &CaSettings,
     now: Moment,
-) -> Result<Advanced, Unfinished> {
-    let mut step = Step::new(state.clone(), world, settings, now);
+) -> Result<Advanced, AuthorityError> {
+    let mut step = Step { state: state.clone(), settings, now, problems: Vec::new() };
     if is_restored(state, &world.home, world.published.as_ref()) {
         step.take_over(world);
     }
@@ -107,12 +90,8 @@ pub(super) fn advance(
         Upstream::Unusable(reason) => step.problems.push(reason.clone()),
         Upstream::Offered(authority) => step.follow_upstream(authority),
     }
-    step.prepare_next_jwt()?;
     step.activate();
-    step.activate_jwt();
     step.end_what_is_over();
-    step.end_jwt_keys_that_are_over();
-    step.forget_what_is_gone();
     step.finish_answer();
     step.number_bundle(world.published.as_ref());
     Ok(Advanced { state: step.state, problems: step.problems })
@@ -124,15 +103,16 @@ pub(super) fn begin(
     world: &World,
     settings: &CaSettings,
     now: Moment,
-) -> Result<Advanced, Unfinished> {
+) -> Result<Advanced, AuthorityError> {
     let empty = CaState::empty(settings.trust_domain.clone()).map_err(AuthorityError::Crypto)?;
     let mut begun = advance(&empty, world, settings, now)?;
-    // Nodes with a local CA trust someone, though its certificate can't be read just now.
-    let first =
-        world.published.is_none() && world.retiring.is_empty() && settings.retiring_dir.is_none();
-    let stages = begun.state.entries.iter_mut().map(|entry| &mut entry.stage);
-    for stage in stages.chain(begun.state.jwt_keys.iter_mut().map(|entry| &mut entry.stage)) {
-        stage.set_first(first);
+    for entry in &mut begun.state.entries {
+        if let Stage::Prepared { first, .. } = &mut entry.stage {
+            // Nodes with a local CA trust someone, though its certificate can't be read just now.
+            *first = world.published.is_none()
+                && world.retiring.is_empty()
+                && settings.retiring_dir.is_none();
+        }
     }
     Ok(begun)
 }
@@ -144,14 +124,14 @@ pub(super) fn begin_again(
     world: &World,
     settings: &CaSettings,
     now: Moment,
-) -> Result<Advanced, Unfinished> {
+) -> Result<Advanced, AuthorityError> {
     let mut state =
         CaState::empty(settings.trust_domain.clone()).map_err(AuthorityError::Crypto)?;
     if let Some(last) = last {
         state.refused = last.refused.clone();
         state.sequence = last.sequence;
     }
-    let mut step = Step::new(state, world, settings, now);
+    let mut step = Step { state, settings, now, problems: Vec::new() };
     // Other replicas may sign with what they have in memory until they hear of this.
     let until = now.after(HANDOVER + settings.max_ttl + SKEW);
     for root in world.published.iter().flat_map(|p| p.bundle.x509_authorities()) {
@@ -159,11 +139,6 @@ pub(super) fn begin_again(
     }
     for root in last.iter().flat_map(|last| last.roots()) {
         step.add_foreign(&root, until);
-    }
-    let published = world.published.iter().map(|there| there.bundle.jwt_authorities().to_vec());
-    let known = last.iter().map(|last| last.jwt_authorities());
-    for authority in published.chain(known).flatten() {
-        step.add_foreign_jwt(&authority);
     }
     let mut begun = advance(&step.state, &World { request: None, ..world.clone() }, settings, now)?;
     if let Some(request) = &world.request {
@@ -186,26 +161,20 @@ pub(super) struct Step<'a> {
     pub(super) settings: &'a CaSettings,
     pub(super) now: Moment,
     pub(super) problems: Vec<String>,
-    pub(super) jwt_key: Option<Arc<JwtKey>>,
 }
 
 // === impl Step ===
 
-impl<'a> Step<'a> {
-    fn new(state: CaState, world: &World, settings: &'a CaSettings, now: Moment) -> Self {
-        Self { state, settings, now, problems: Vec::new(), jwt_key: world.jwt_key.clone() }
-    }
-}
-
 impl Step<'_> {
     fn note_publication(&mut self, published: &Published) {
         let now = self.now;
-        let there = names(&published.bundle);
-        for name in self.state.trusted() {
-            if there.contains(&name) {
-                self.state.published.entry(name).or_insert(now);
-            } else if !self.relied_on(&name) {
-                self.state.published.remove(&name);
+        let there: Vec<String> =
+            published.bundle.x509_authorities().iter().map(Certificate::sha256).collect();
+        for root in self.state.roots().iter().map(Certificate::sha256) {
+            if there.contains(&root) {
+                self.state.published.entry(root).or_insert(now);
+            } else if !self.relied_on(&root) {
+                self.state.published.remove(&root);
             }
         }
         // A clock that was set back must not keep a CA waiting for as long.
@@ -213,14 +182,12 @@ impl Step<'_> {
             *since = (*since).min(now);
         }
         self.take_back(published);
-        self.take_back_jwt_keys(published);
     }
 
-    /// Whether a CA that signs or has signed hangs from this root, or it is such a JWT key.
-    fn relied_on(&self, name: &String) -> bool {
+    /// Whether a CA that signs or has signed hangs from this root.
+    fn relied_on(&self, root: &String) -> bool {
         let signed = |entry: &&Entry| entry.signs().is_some();
-        self.state.entries.iter().filter(signed).any(|entry| entry.ca.anchors.contains(name))
-            || self.state.jwt_key(name).is_some_and(|key| key.life().signs().is_some())
+        self.state.entries.iter().filter(signed).any(|entry| entry.ca.anchors.contains(root))
     }
 
     /// Roots that we published and know nothing of: the CA Secret is an older copy. What was signed
@@ -303,8 +270,13 @@ impl Step<'_> {
         if self.state.next().is_some() {
             return Ok(());
         }
-        let active = self.state.active();
-        match active.is_none_or(|active| active.life().wants_a_next(self.now)) {
+        let due = match self.state.active() {
+            Some(active) => {
+                active.tainted || !active.is_alive(self.now) || self.now >= active.sixths(3)
+            }
+            None => true,
+        };
+        match due {
             true => self.prepare(false),
             false => Ok(()),
         }
@@ -383,7 +355,7 @@ impl Step<'_> {
             return;
         }
         let id = next.ca.id.clone();
-        let first = next.stage.is_first();
+        let first = matches!(next.stage, Stage::Prepared { first: true, .. });
         for entry in &mut self.state.entries {
             if entry.ca.id == id {
                 entry.stage = Stage::Active { sign_from: now, first };
@@ -396,45 +368,46 @@ impl Step<'_> {
     fn end_what_is_over(&mut self) {
         let (now, max_ttl) = (self.now, self.settings.max_ttl);
         for entry in &mut self.state.entries {
-            if entry.is_active() || entry.is_prepared() {
-                entry.max_ttl = entry.max_ttl.max(max_ttl);
-            }
-            // A key that nobody may use any more need not exist.
-            if entry.life().signed_its_last(now) {
-                entry.ca.authority = None;
+            match entry.stage {
+                Stage::Active { .. } | Stage::Prepared { .. } => {
+                    entry.max_ttl = entry.max_ttl.max(max_ttl);
+                }
+                // A key that nobody may use any more need not exist.
+                Stage::Retired { sign_until, .. } if now >= sign_until.after(SKEW) => {
+                    entry.ca.authority = None;
+                }
+                _ => {}
             }
         }
-        let over = |entry: &Entry| entry.life().is_over(now);
+        let over = |entry: &Entry| match entry.stage {
+            // The leader's clock may be ahead of the verifiers'.
+            Stage::Retired { remove_at, .. } | Stage::Foreign { remove_at } => {
+                now >= remove_at.after(SKEW)
+            }
+            Stage::Prepared { .. } => now >= entry.end(),
+            Stage::Active { .. } => false,
+        };
         // Never an empty bundle (invariant 6).
         if self.state.entries.iter().any(|entry| entry.is_published() && !over(entry)) {
             self.state.entries.retain(|entry| !over(entry));
         }
+        let roots: Vec<String> = self.state.roots().iter().map(Certificate::sha256).collect();
+        self.state.published.retain(|root, _| roots.contains(root));
     }
 
-    fn forget_what_is_gone(&mut self) {
-        let trusted = self.state.trusted();
-        self.state.published.retain(|name, _| trusted.contains(name));
-    }
-
-    /// A bundle with other roots or JWT keys, or one that someone else numbered higher, needs a new number.
+    /// A bundle with other roots, or one that someone else numbered higher, needs a new number.
     fn number_bundle(&mut self, published: Option<&Published>) {
-        let trusted = self.state.trusted();
+        let roots: Vec<String> = self.state.roots().iter().map(Certificate::sha256).collect();
         // A number far ahead that someone else wrote would be the last that there is.
         let limit = self.now.after(DAY).seconds();
         let floor = published
             .filter(|there| there.ours || there.bundle.sequence() < Some(limit))
             .and_then(|there| there.bundle.sequence())
             .unwrap_or(0);
-        if trusted != self.state.bundle || floor > self.state.sequence {
+        if roots != self.state.bundle || floor > self.state.sequence {
             let last = self.state.sequence.max(floor);
             self.state.sequence = last.saturating_add(1).max(self.now.seconds());
-            self.state.bundle = trusted;
+            self.state.bundle = roots;
         }
     }
-}
-
-/// The name of everything in a bundle, as [`CaState::trusted`] has it.
-pub(super) fn names(bundle: &TrustBundle) -> Vec<String> {
-    let roots = bundle.x509_authorities().iter().map(Certificate::sha256);
-    roots.chain(bundle.jwt_authorities().iter().map(JwtAuthority::thumbprint)).collect()
 }

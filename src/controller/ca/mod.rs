@@ -1,10 +1,8 @@
-//! The CA and the JWT keys: their life from one key to the next, where they are kept, and who may
-//! sign with them here.
+//! The CA: its life from one key to the next, where it is kept, and who may sign with it here.
 
 mod answer;
 mod document;
 mod entry;
-mod jwt;
 mod keyring;
 mod leader;
 mod lifecycle;
@@ -16,7 +14,6 @@ mod retiring;
 mod schedule;
 mod settings;
 mod signing;
-mod stage;
 mod state;
 mod status;
 #[cfg(test)]
@@ -25,8 +22,7 @@ mod upstream;
 
 pub use self::{
     document::DocumentError,
-    jwt::{JwtKeySettings, JwtKeyStatus, SigningJwtKey},
-    keyring::{JwtKeysStatus, Keyring, KeyringStatus},
+    keyring::{Keyring, KeyringStatus},
     moment::Moment,
     request::{Action, Answer, Outcome, Request},
     settings::{CaSettings, HANDOVER, PemConfigMap, RETIRING, SKEW},

@@ -33,7 +33,6 @@ fn claims() -> JwtClaims {
         expires_at: now() + Duration::from_secs(300),
         issuer: None,
         jti: false,
-        extra: Default::default(),
     }
 }
 

@@ -78,7 +78,6 @@ impl Signer for TestSigner {
             expires_at: now + TTL,
             issuer: None,
             jti: true,
-            extra: Default::default(),
         };
         Ok(self.key.sign(&claims).unwrap())
     }

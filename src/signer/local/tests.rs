@@ -93,7 +93,6 @@ fn request() -> (SignRequest, PrivateKey) {
         explicit_ttl: None,
         explicit_key_algorithm: None,
         dns_names: Vec::new(),
-        pod_token: None,
         csr,
     };
     (request, key)

@@ -19,9 +19,7 @@ fn lost(keep_memory: bool) -> (Leader, Vec<String>) {
         force: false,
         at: leader.now,
     });
-    let begun = stepped(&mut leader.world, |world| {
-        begin_again(last.as_ref(), world, &leader.settings, leader.now)
-    });
+    let begun = begin_again(last.as_ref(), &leader.world, &leader.settings, leader.now).unwrap();
     leader.state = Some(begun.state);
     leader.publish();
     leader.act();

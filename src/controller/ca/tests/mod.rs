@@ -15,13 +15,12 @@ use std::{sync::Arc, time::Duration};
 use super::{
     CaSettings, CaState,
     entry::Entry,
-    lifecycle::{Advanced, Published, Unfinished, Upstream, World, advance, begin},
+    lifecycle::{Published, Upstream, World, advance, begin},
     moment::Moment,
     request::{Action, Answer, Request},
 };
 use crate::{
     id::TrustDomain,
-    jose::{JwtKey, JwtKeyAlgorithm},
     pki::{Authority, Certificate, KeyAlgorithm},
 };
 
@@ -44,18 +43,6 @@ fn settings() -> CaSettings {
 fn authority(lifetime: Duration, now: Moment) -> Arc<Authority> {
     let made = Authority::create(&domain(), KeyAlgorithm::EcdsaP256, lifetime, now.time());
     Arc::new(made.unwrap())
-}
-
-/// Takes a step, with a new JWT key if it needs one. ECDSA: RSA takes long.
-fn stepped(world: &mut World, step: impl Fn(&World) -> Result<Advanced, Unfinished>) -> Advanced {
-    world.jwt_key = None;
-    match step(world) {
-        Err(Unfinished::NeedsJwtKey) => {
-            world.jwt_key = Some(Arc::new(JwtKey::generate(JwtKeyAlgorithm::Es256).unwrap()));
-            step(world).unwrap()
-        }
-        next => next.unwrap(),
-    }
 }
 
 /// A leader that is alone: what it decides is stored and published at once.
@@ -84,7 +71,10 @@ impl Leader {
     /// Acts until nothing more is to be done now.
     fn act(&mut self) -> &mut Self {
         for _ in 0..10 {
-            let next = self.next();
+            let next = match &self.state {
+                None => begin(&self.world, &self.settings, self.now).unwrap(),
+                Some(state) => advance(state, &self.world, &self.settings, self.now).unwrap(),
+            };
             self.problems = next.problems;
             let settled = self.state.as_ref() == Some(&next.state);
             self.state = Some(next.state);
@@ -95,14 +85,6 @@ impl Leader {
             self.publish();
         }
         panic!("it never settles: {:?}", self.state);
-    }
-
-    /// Another state by the rules, with a new JWT key if they want one.
-    fn next(&mut self) -> Advanced {
-        stepped(&mut self.world, |world| match &self.state {
-            None => begin(world, &self.settings, self.now),
-            Some(state) => advance(state, world, &self.settings, self.now),
-        })
     }
 
     fn publish(&mut self) {
