@@ -93,5 +93,6 @@ fn request(label: &str, pod: &PodInfo) -> SignRequest {
         explicit_ttl: None,
         explicit_key_algorithm: None,
         dns_names: Vec::new(),
+        pod_token: None,
     }
 }

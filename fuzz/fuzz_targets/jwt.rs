@@ -34,6 +34,7 @@ static GOOD: LazyLock<JwtSvid> = LazyLock::new(|| {
         expires_at: now() + Duration::from_secs(300),
         issuer: None,
         jti: false,
+        extra: Default::default(),
     };
     KEY.sign(&claims).expect("a signature")
 });

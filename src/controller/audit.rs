@@ -24,12 +24,13 @@ pub struct Audit {
 }
 
 /// What was decided.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Outcome {
     /// The request is admitted.
     Approve,
     /// The request is refused.
+    #[default]
     Deny,
     /// A certificate was made.
     Sign,
@@ -38,7 +39,7 @@ pub enum Outcome {
 }
 
 /// One decision. What isn't known is empty and left out of the line.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Entry<'a> {
     /// What was decided.

@@ -2,7 +2,7 @@
 
 use std::{
     sync::atomic::{AtomicI64, AtomicU64},
-    time::UNIX_EPOCH,
+    time::{SystemTime, UNIX_EPOCH},
 };
 
 use prometheus_client::{
@@ -55,6 +55,16 @@ pub struct Metrics {
     pub ca_step_overdue: Gauge<f64, AtomicU64>,
     /// How many CA keys are believed stolen.
     pub ca_tainted: Gauge<i64, AtomicI64>,
+    /// Whether this replica could sign a JWT-SVID now: 1 or 0.
+    pub jwt_ready: Gauge<i64, AtomicI64>,
+    /// When the signing JWT key ends, Unix seconds; 0 where that isn't known.
+    pub jwt_key_expiry: Gauge<i64, AtomicI64>,
+    /// How long a step of the JWT keys' life is overdue.
+    pub jwt_step_overdue: Gauge<f64, AtomicU64>,
+    /// How many JWT keys there are, by state.
+    pub jwt_keys: Family<StateLabel, Gauge<i64, AtomicI64>>,
+    /// How many JWT keys are believed stolen.
+    pub jwt_tainted: Gauge<i64, AtomicI64>,
     /// Whether something about the CA needs a person: 1 or 0.
     pub ca_problem: Gauge<i64, AtomicI64>,
 }
@@ -71,6 +81,10 @@ pub struct DecisionLabel {
 /// The label `class`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ClassLabel(pub Class);
+
+/// The label `state`: where a key is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct StateLabel(pub &'static str);
 
 /// The label `resource`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -103,10 +117,16 @@ impl Default for Metrics {
             ca_expiry: Gauge::default(),
             ca_step_overdue: Gauge::default(),
             ca_tainted: Gauge::default(),
+            jwt_ready: Gauge::default(),
+            jwt_key_expiry: Gauge::default(),
+            jwt_step_overdue: Gauge::default(),
+            jwt_keys: Family::default(),
+            jwt_tainted: Gauge::default(),
             ca_problem: Gauge::default(),
         };
         metrics.register_requests();
         metrics.register_ground();
+        metrics.register_jwt_keys();
         metrics
     }
 }
@@ -181,6 +201,27 @@ impl Metrics {
         r.register("build", "The running build", version);
     }
 
+    fn register_jwt_keys(&mut self) {
+        let r = &mut self.registry;
+        let ready = self.jwt_ready.clone();
+        r.register("jwt_ready", "Whether this replica could sign a JWT-SVID now: 1 or 0", ready);
+        r.register_with_unit(
+            "jwt_key_expiry_timestamp",
+            "When the signing JWT key ends, in Unix time (0 without one)",
+            Unit::Seconds,
+            self.jwt_key_expiry.clone(),
+        );
+        r.register_with_unit(
+            "jwt_step_overdue",
+            "How long a step of the JWT keys' life is overdue (0 if none is)",
+            Unit::Seconds,
+            self.jwt_step_overdue.clone(),
+        );
+        r.register("jwt_keys", "JWT keys, by state", self.jwt_keys.clone());
+        let tainted = self.jwt_tainted.clone();
+        r.register("jwt_tainted_keys", "JWT keys that are believed stolen", tainted);
+    }
+
     /// Counts a decision.
     pub fn decided(&self, decision: Outcome, reason: &'static str) {
         self.decisions.get_or_create(&DecisionLabel { decision, reason }).inc();
@@ -195,13 +236,19 @@ impl Metrics {
     /// Shows how the CA is doing.
     pub fn saw_keyring(&self, status: &KeyringStatus) {
         self.ca_ready.set(status.ready.is_ok().into());
-        self.ca_expiry.set(status.active_not_after.map_or(0, |end| {
-            let since = end.duration_since(UNIX_EPOCH).unwrap_or_default();
-            i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
-        }));
+        self.ca_expiry.set(unix(status.active_not_after));
         self.ca_step_overdue.set(status.overdue.as_secs_f64());
         self.ca_problem.set(status.problem.is_some().into());
         self.ca_tainted.set(status.tainted as i64);
+        let jwt = &status.jwt;
+        self.jwt_ready.set(jwt.ready.is_ok().into());
+        self.jwt_key_expiry.set(unix(jwt.active_not_after));
+        self.jwt_step_overdue.set(jwt.overdue.as_secs_f64());
+        self.jwt_tainted.set(jwt.tainted as i64);
+        for state in ["prepared", "active", "retired", "foreign"] {
+            let count = jwt.keys.get(state).copied().unwrap_or_default();
+            self.jwt_keys.get_or_create(&StateLabel(state)).set(count as i64);
+        }
     }
 
     /// Counts a failed call.
@@ -215,6 +262,12 @@ impl Metrics {
         text::encode(&mut buffer, &self.registry)?;
         Ok(buffer)
     }
+}
+
+/// Unix seconds; 0 where it isn't known.
+fn unix(time: Option<SystemTime>) -> i64 {
+    let since = time.and_then(|time| time.duration_since(UNIX_EPOCH).ok()).unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }
 
 // === impl DecisionLabel ===
@@ -231,6 +284,14 @@ impl EncodeLabelSet for DecisionLabel {
 impl EncodeLabelSet for ClassLabel {
     fn encode(&self, encoder: &mut LabelSetEncoder<'_>) -> std::fmt::Result {
         ("class", self.0.label()).encode(encoder.encode_label())
+    }
+}
+
+// === impl StateLabel ===
+
+impl EncodeLabelSet for StateLabel {
+    fn encode(&self, encoder: &mut LabelSetEncoder<'_>) -> std::fmt::Result {
+        ("state", self.0).encode(encoder.encode_label())
     }
 }
 

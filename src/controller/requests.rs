@@ -27,8 +27,7 @@ use self::{
     step::Step,
 };
 use super::{
-    audit::Audit,
-    ca::Keyring,
+    issuance::Issuance,
     metrics::{CacheLabel, Metrics},
     world::World,
 };
@@ -50,10 +49,8 @@ pub struct Requests {
 pub struct Ground {
     /// What is known.
     pub world: Arc<World>,
-    /// Who signs.
-    pub keyring: Arc<Keyring>,
-    /// Where it is written down.
-    pub audit: Arc<Audit>,
+    /// Who signs and keeps account.
+    pub issuance: Arc<Issuance>,
     /// Where it is counted.
     pub metrics: Arc<Metrics>,
     /// How requests are answered.
@@ -97,8 +94,8 @@ const SILENCE: Duration = Duration::from_secs(60);
 impl Requests {
     /// With nothing told yet.
     pub fn new(ground: Ground) -> Self {
-        let Ground { world, keyring, audit, metrics, decisions, leads, clock } = ground;
-        let judge = Arc::new(Judge { world, keyring, audit, metrics, decisions, clock });
+        let Ground { world, issuance, metrics, decisions, leads, clock } = ground;
+        let judge = Arc::new(Judge { world, issuance, metrics, decisions, clock });
         Self { judge, cache: Cache::default(), leads, beat: Mutex::new(Instant::now()) }
     }
 

@@ -15,10 +15,11 @@ use svid_csi_proto::csi::v1::{
     volume_usage::Unit,
 };
 use tonic::{Request, Response, Status};
+use zeroize::{Zeroize, Zeroizing};
 
 use crate::{
     node::{Node, PublishRequest, Usage, VolumeStats},
-    volume::{VolumeContext, VolumeId},
+    volume::{PodToken, PodTokenError, TOKENS_KEY, VolumeContext, VolumeId},
 };
 
 const CAPABILITIES: [rpc::Type; 3] =
@@ -27,6 +28,7 @@ const CAPABILITIES: [rpc::Type; 3] =
 pub(super) struct NodeService {
     pub(super) node_name: String,
     pub(super) node: Arc<Node>,
+    pub(super) token_audience: String,
 }
 
 // === impl NodeService ===
@@ -37,7 +39,7 @@ impl node_server::Node for NodeService {
         &self,
         request: Request<NodePublishVolumeRequest>,
     ) -> Result<Response<NodePublishVolumeResponse>, Status> {
-        let request = publish_request(request.into_inner())?;
+        let request = publish_request(request.into_inner(), &self.token_audience)?;
         self.node.publish(request).await?;
         Ok(Response::new(NodePublishVolumeResponse {}))
     }
@@ -113,8 +115,12 @@ impl node_server::Node for NodeService {
     }
 }
 
-/// Checks what CSI asks of every driver, and leaves tokens and secrets behind.
-fn publish_request(request: NodePublishVolumeRequest) -> Result<PublishRequest, Status> {
+/// Checks what CSI asks of every driver, and leaves secrets behind but for one token.
+fn publish_request(
+    mut request: NodePublishVolumeRequest,
+    audience: &str,
+) -> Result<PublishRequest, Status> {
+    let pod_token = pod_token(&mut request, audience);
     let volume = volume_id(&request.volume_id)?;
     require("target_path", &request.target_path)?;
     let mount = mount_volume(request.volume_capability)?;
@@ -129,7 +135,21 @@ fn publish_request(request: NodePublishVolumeRequest) -> Result<PublishRequest, 
         target: request.target_path,
         context: VolumeContext::from(request.volume_context),
         mount_group: group,
+        pod_token,
     })
+}
+
+/// The pod's token for this audience. kubelet puts all of them into `secrets` where the CSIDriver
+/// object says so, or else among the attributes.
+fn pod_token(
+    request: &mut NodePublishVolumeRequest,
+    audience: &str,
+) -> Result<PodToken, PodTokenError> {
+    let in_secrets = request.secrets.remove(TOKENS_KEY).map(Zeroizing::new);
+    let in_context = request.volume_context.remove(TOKENS_KEY).map(Zeroizing::new);
+    request.secrets.values_mut().for_each(Zeroize::zeroize);
+    let json = in_secrets.or(in_context);
+    PodToken::from_json(json.as_deref().map(String::as_str), audience)
 }
 
 fn mount_volume(capability: Option<VolumeCapability>) -> Result<MountVolume, Status> {

@@ -49,6 +49,8 @@ pub struct ServerConfig {
     pub csi_socket: PathBuf,
     /// kubelet's plugin registry.
     pub registration_dir: PathBuf,
+    /// For whom the pods' tokens are that the signer gets.
+    pub token_audience: String,
 }
 
 /// The two sockets and what is behind them.
@@ -116,10 +118,11 @@ impl Server {
 
     /// Serves until `stop`, then removes both names and finishes the calls under way.
     pub async fn run(mut self, stop: CancellationToken) -> Result<(), ServeError> {
-        let ServerConfig { driver_name, node_name, csi_socket, .. } = self.config.clone();
+        let ServerConfig { driver_name, node_name, csi_socket, token_audience, .. } =
+            self.config.clone();
         let identity =
             IdentityService { driver_name: driver_name.clone(), node: self.node.clone() };
-        let service = NodeService { node_name, node: self.node.clone() };
+        let service = NodeService { node_name, node: self.node.clone(), token_audience };
         let refused = self.refused.clone();
         let registration = RegistrationService { driver_name, endpoint: csi_socket, refused };
         let csi = tonic::transport::Server::builder()

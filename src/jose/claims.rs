@@ -17,6 +17,17 @@ pub(super) struct Claims {
     pub(super) issued_at: Option<SystemTime>,
 }
 
+/// Claims that say what a token is or proves (RFC 7519 §4.1, RFC 7800 §3.1, RFC 8693 §4.1 and §4.4).
+const RESERVED: [&str; 10] =
+    ["iss", "sub", "aud", "exp", "nbf", "iat", "jti", "cnf", "act", "may_act"];
+
+/// Whether nobody may choose the value of this claim. Some readers of JSON don't tell `Sub` from
+/// `sub`; and what begins with `spiffe` is SPIFFE's to give a meaning.
+pub fn is_reserved(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    RESERVED.contains(&name.as_str()) || name.starts_with("spiffe")
+}
+
 /// The end of the year 9999: no time is later.
 const LAST_SECOND: u64 = 253_402_300_799;
 

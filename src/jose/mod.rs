@@ -19,6 +19,7 @@ mod verify;
 pub use self::{
     algorithm::{JwtAlgorithm, JwtKeyAlgorithm},
     authority::{JwtAuthority, distinct},
+    claims::is_reserved,
     error::{JwkError, JwtError, JwtKeyError},
     jws::{Jws, Unproven},
     key::JwtKey,

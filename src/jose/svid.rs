@@ -1,6 +1,7 @@
 //! A JWT-SVID of ours: what it says, and the token.
 
 use std::{
+    collections::BTreeMap,
     fmt,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -8,7 +9,11 @@ use std::{
 use serde_json::{Map, Value, json};
 use zeroize::Zeroizing;
 
-use super::{JwtError, claims::Claims, verify::Parsed};
+use super::{
+    JwtError,
+    claims::{Claims, is_reserved},
+    verify::Parsed,
+};
 use crate::id::SpiffeId;
 
 /// What a JWT-SVID is to say (JWT-SVID §3).
@@ -26,6 +31,8 @@ pub struct JwtClaims {
     pub issuer: Option<String>,
     /// Whether it has a `jti`, 128 random bits.
     pub jti: bool,
+    /// Other claims, texts all. What a JWT-SVID says of itself is never taken from here.
+    pub extra: BTreeMap<String, String>,
 }
 
 /// A JWT-SVID that this trust domain issued. The token is a bearer's secret: wiped when dropped,
@@ -50,7 +57,9 @@ impl JwtClaims {
         if expires_at <= issued_at {
             return Err(JwtError::Lifetime);
         }
-        let mut claims = Map::new();
+        let extra = self.extra.iter().filter(|(name, _)| !is_reserved(name));
+        let mut claims: Map<_, _> =
+            extra.map(|(name, value)| (name.clone(), json!(value))).collect();
         claims.insert("sub".to_owned(), json!(self.id.as_str()));
         claims.insert("aud".to_owned(), json!(self.audience));
         claims.insert("iat".to_owned(), json!(issued_at));

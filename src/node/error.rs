@@ -9,8 +9,11 @@ use crate::{
     pki::{CsrError, PkiError, SvidError},
     signer::SignError,
     sys::TargetError,
-    volume::{SpecError, VolumeId},
+    volume::{PodTokenError, SpecError, VolumeId},
 };
+
+/// How often a renewal that waits for a token looks whether it has to go on waiting.
+const TOKEN_LOOK: Duration = Duration::from_secs(60);
 
 /// Why a publish, unpublish, stats call or renewal failed; the message says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -80,6 +83,9 @@ pub enum NodeError {
     /// No SVID was had.
     #[error("no SVID: {0}")]
     Sign(#[from] SignError),
+    /// The signer needs the pod's own token, and there is none.
+    #[error("no SVID: {0}")]
+    NoPodToken(#[source] PodTokenError),
     /// The signer did not answer in time.
     #[error("no SVID: the signer did not answer within {0} s")]
     SignTimeout(u64),
@@ -178,6 +184,7 @@ impl NodeError {
             | Self::ClockBehind { .. }
             | Self::NoBundle => Class::Unavailable,
             Self::Sign(error) | Self::NoJwt(error) => error.class(),
+            Self::NoPodToken(error) => error.class(),
             // Whoever signed may be ahead of the bundle that this node has heard of.
             Self::Refused(error) | Self::Behind { error, .. } => error.class(),
             // The key may be newer than the bundle here.
@@ -191,7 +198,26 @@ impl NodeError {
     pub(super) fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Sign(error) => error.retry_after(),
+            // kubelet's next visit ends the wait; this is for where it never comes.
+            Self::NoPodToken(_) => Some(TOKEN_LOOK),
             _ => None,
+        }
+    }
+
+    /// Whether another token of the pod is what is missing.
+    pub(super) fn wants_pod_token(&self) -> bool {
+        match self {
+            Self::NoPodToken(_) => true,
+            Self::Sign(error) => error.wants_pod_token(),
+            _ => false,
+        }
+    }
+
+    /// Why nothing was signed, where the signer only says that it had no token of the pod.
+    pub(super) fn with_reason(self, token: Result<(), PodTokenError>) -> Self {
+        match (self, token) {
+            (Self::Sign(error), Err(reason)) if error.wants_pod_token() => Self::NoPodToken(reason),
+            (error, _) => error,
         }
     }
 

@@ -7,6 +7,9 @@ use crate::{
     volume::duration,
 };
 
+/// How often a renewal looks for a token before kubelet must have come: once a minute.
+const FAILURES_BEFORE_REPUBLISH: u32 = 3;
+
 // === impl Node ===
 
 impl Node {
@@ -15,7 +18,10 @@ impl Node {
         let reason = match error {
             NodeError::Sign(error) if error.class() == Class::Denied => EventReason::Denied,
             NodeError::Sign(error) if error.class() == Class::Unavailable => return,
-            NodeError::Sign(_) | NodeError::Refused(_) => EventReason::Failed,
+            NodeError::NoPodToken(reason) if reason.waits_for_republish() => return,
+            NodeError::Sign(_) | NodeError::NoPodToken(_) | NodeError::Refused(_) => {
+                EventReason::Failed
+            }
             _ => return,
         };
         self.tell(work, reason, error.to_string());
@@ -25,6 +31,12 @@ impl Node {
     pub(super) fn tell_not_renewed(&self, work: &Work, error: &NodeError) {
         let reason = match error {
             NodeError::Unpublishing(_) | NodeError::ShuttingDown => return,
+            // Nothing is wrong before kubelet had the time to come.
+            NodeError::NoPodToken(reason)
+                if reason.waits_for_republish() && work.failures < FAILURES_BEFORE_REPUBLISH =>
+            {
+                return;
+            }
             error if error.class() == Class::Denied => EventReason::Denied,
             _ => EventReason::RenewalFailed,
         };

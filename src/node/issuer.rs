@@ -10,6 +10,7 @@ use super::{
     NodeError, backoff,
     metrics::{Metrics, observe},
     pending::PendingKey,
+    pod_token::PodTokenCell,
     volume::Svid,
 };
 use crate::{
@@ -55,6 +56,7 @@ pub(super) enum Patience {
 pub(super) struct Wish<'a> {
     pub(super) volume: &'a VolumeId,
     pub(super) spec: &'a VolumeSpec,
+    pub(super) pod_token: &'a PodTokenCell,
     /// What to ask for first; policy may know better.
     pub(super) asked: Assigned,
     pub(super) patience: Patience,
@@ -155,6 +157,7 @@ impl Issuer {
         if let Some(pending) = wish.pending.filter(|_| !resumed) {
             pending.keep(&key)?;
         }
+        let pod_token = wish.pod_token.current(self.clock.now());
         let request = SignRequest {
             volume: wish.volume.clone(),
             pod: spec.pod.clone(),
@@ -164,18 +167,19 @@ impl Issuer {
             explicit_key_algorithm: spec.explicit_key_algorithm.then_some(spec.key_algorithm),
             dns_names: spec.dns_names.clone(),
             csr,
+            pod_token: pod_token.as_ref().ok().cloned(),
         };
         let answer = match wish.patience {
             Patience::TriesOnce => self.sign(&request, SIGN_TIMEOUT).await,
             Patience::Waits => self.sign_in_time(&request, deadline).await,
         };
-        let refused = |error: &NodeError| matches!(error, NodeError::Sign(error) if error.class() != Class::Unavailable);
+        let refused = |error: &NodeError| matches!(error, NodeError::Sign(error) if error.class() != Class::Unavailable && !error.wants_pod_token());
         if let Some(pending) = wish.pending
             && answer.as_ref().is_err_and(refused)
         {
             pending.remove();
         }
-        let x509 = answer?;
+        let x509 = answer.map_err(|error| error.with_reason(pod_token.map(drop)))?;
         self.waits_for_its_time(&x509).await?;
         let bundles = self.trusted_soon(&x509, &request.id, key.spki_der()).await?;
         x509.check_dns_names(&request.dns_names)?;

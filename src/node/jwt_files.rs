@@ -188,5 +188,6 @@ fn wish<'a>(
     id: &'a SpiffeId,
     file: &'a JwtFile,
 ) -> JwtWish<'a> {
-    JwtWish { volume: &volume.id, pod: &spec.pod, id, audience: &file.audience }
+    let (audience, pod_token) = (&file.audience, &volume.pod_token);
+    JwtWish { volume: &volume.id, pod: &spec.pod, id, audience, pod_token }
 }

@@ -11,6 +11,7 @@ use super::{
     NodeError,
     issuer::{Issuer, LAG, SIGN_TIMEOUT},
     metrics::Outcome,
+    pod_token::PodTokenCell,
 };
 use crate::{
     id::SpiffeId,
@@ -30,6 +31,7 @@ pub(super) struct JwtWish<'a> {
     pub(super) pod: &'a PodInfo,
     pub(super) id: &'a SpiffeId,
     pub(super) audience: &'a AudienceSet,
+    pub(super) pod_token: &'a PodTokenCell,
 }
 
 /// A new JWT-SVID, and what it was verified against.
@@ -52,12 +54,14 @@ impl Issuer {
 
     async fn issue_jwt_once(&self, wish: JwtWish<'_>) -> Result<IssuedJwt, NodeError> {
         self.signer.signs_jwt()?;
+        let pod_token = wish.pod_token.current(self.clock.now());
         let request = JwtRequest {
             volume: wish.volume.clone(),
             pod: wish.pod.clone(),
             id: wish.id.clone(),
             audience: wish.audience.as_slice().to_vec(),
             ttl: LONGEST,
+            pod_token: pod_token.as_ref().ok().cloned(),
         };
         let answer = tokio::select! {
             answer = timeout(SIGN_TIMEOUT, self.signer.sign_jwt(&request)) => answer,
@@ -66,7 +70,8 @@ impl Issuer {
         let Ok(answer) = answer else {
             return Err(NodeError::SignTimeout(SIGN_TIMEOUT.as_secs()));
         };
-        let svid = Arc::new(answer?);
+        let unsigned = |error| NodeError::Sign(error).with_reason(pod_token.map(drop));
+        let svid = Arc::new(answer.map_err(unsigned)?);
         let bundles = self.trusted_jwt(&svid, wish).await?;
         Ok(IssuedJwt { svid, bundles })
     }

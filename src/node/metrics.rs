@@ -45,6 +45,8 @@ pub struct Metrics {
     pub bundle_sequence: Gauge<i64, AtomicI64>,
     /// Volumes whose SVID is under a CA key that is believed stolen.
     pub tainted_volumes: Gauge<i64, AtomicI64>,
+    /// Volumes whose renewal waits until kubelet brings another token of the pod.
+    pub waiting_for_pod_token: Gauge<i64, AtomicI64>,
     /// Events on Pods that could not be written.
     pub events_dropped: Gauge<i64, AtomicI64>,
     /// Volumes, by state.
@@ -122,6 +124,7 @@ impl Default for Metrics {
             bundle_refused: Gauge::default(),
             bundle_sequence: Gauge::default(),
             tainted_volumes: Gauge::default(),
+            waiting_for_pod_token: Gauge::default(),
             events_dropped: Gauge::default(),
             volumes: Family::default(),
             nearest_expiry: Gauge::default(),
@@ -181,6 +184,11 @@ impl Metrics {
             "tainted_volumes",
             "Volumes whose SVID is under a CA key that is believed stolen",
             self.tainted_volumes.clone(),
+        );
+        r.register(
+            "volumes_waiting_for_pod_token",
+            "Volumes whose renewal waits for kubelet's republish, which brings the pod's token",
+            self.waiting_for_pod_token.clone(),
         );
         let dropped = self.events_dropped.clone();
         r.register("events_dropped", "Events on Pods that could not be written", dropped);

@@ -14,6 +14,7 @@ mod limits;
 mod offer;
 mod pending;
 mod place;
+mod pod_token;
 mod publish;
 mod record_key;
 mod recover;

@@ -16,10 +16,10 @@ use crate::{
     id::SpiffeId,
     sys::{AtomicWriter, TargetPath},
     trust::TrustBundles,
-    volume::{RecordState, VolumeContext, VolumeId, VolumeSpec},
+    volume::{PodToken, PodTokenError, RecordState, VolumeContext, VolumeId, VolumeSpec},
 };
 
-/// A publish as the CSI service understood it. No secret is in it.
+/// A publish as the CSI service understood it.
 #[derive(Debug)]
 pub struct PublishRequest {
     /// Whose volume, chosen by kubelet.
@@ -30,6 +30,8 @@ pub struct PublishRequest {
     pub context: VolumeContext,
     /// The pod's fsGroup.
     pub mount_group: Option<String>,
+    /// The pod's own token, which differs each time and is never part of what is asked for.
+    pub pod_token: Result<PodToken, PodTokenError>,
 }
 
 // === impl Node ===
@@ -52,13 +54,13 @@ impl Node {
 
     async fn publish_task(&self, publish: PublishRequest) -> Result<(), NodeError> {
         let target = self.places.kubelet.parse_target(&publish.target)?;
-        let PublishRequest { volume: id, context, mount_group, .. } = publish;
+        let PublishRequest { volume: id, context, mount_group, pod_token, .. } = publish;
         let request = VolumeRequest { context, mount_group };
         loop {
             let volume = self.table.claim(&id, &target)?;
             let work = volume.lock().await;
             if work.phase != Phase::Gone {
-                return self.publish_locked(&volume, work, request).await;
+                return self.publish_locked(&volume, work, request, pod_token).await;
             }
         }
     }
@@ -68,6 +70,7 @@ impl Node {
         volume: &Arc<Volume>,
         mut work: MutexGuard<'_, Work>,
         request: VolumeRequest,
+        pod_token: Result<PodToken, PodTokenError>,
     ) -> Result<(), NodeError> {
         if work.phase == Phase::Live {
             // The same request on a live volume is never an error, whatever its state.
@@ -78,6 +81,9 @@ impl Node {
             }) {
                 if work.request.as_ref() == Some(&request) {
                     self.look_after(volume, &work);
+                    if volume.pod_token.take(pod_token) {
+                        self.rotator.schedule(volume.id.clone(), self.clock.now());
+                    }
                     return Ok(());
                 }
                 if !self.is_for_another_pod(&work, &request) {
@@ -85,11 +91,13 @@ impl Node {
                 }
                 warn!(volume = %volume.id, "kubelet says that the volume is another pod's; so it is");
                 *work = Work { protected: true, ..Work::default() };
+                volume.pod_token.forget();
             } else {
                 warn!(volume = %volume.id, "a live volume is no longer mounted; it is made anew");
                 *work = Work::default();
             }
         }
+        volume.pod_token.take(pod_token);
         let Err(error) = self.establish(volume, &mut work, request).await else {
             return Ok(());
         };
@@ -279,6 +287,7 @@ impl Node {
             }
         }
         work.phase = Phase::Gone;
+        volume.pod_token.forget();
         work.handout = None;
         self.table.remove(volume);
         error

@@ -83,11 +83,12 @@ impl Node {
         let mut counts: BTreeMap<&str, (VolumeState, i64)> =
             VolumeState::ALL.into_iter().map(|state| (state.label(), (state, 0))).collect();
         let (mut nearest, mut nearest_failing) = (f64::INFINITY, f64::INFINITY);
-        let mut tainted = 0;
+        let (mut tainted, mut waiting) = (0, 0);
         for volume in self.table.all() {
             let status = volume.status();
             let state = status.state(now);
             tainted += i64::from(status.tainted);
+            waiting += i64::from(volume.pod_token.is_awaited());
             if let Some((_, count)) = counts.get_mut(state.label()) {
                 *count += 1;
             }
@@ -102,6 +103,7 @@ impl Node {
             self.metrics.volumes.get_or_create(&StateLabel { state }).set(count);
         }
         self.metrics.tainted_volumes.set(tainted);
+        self.metrics.waiting_for_pod_token.set(waiting);
         self.metrics.events_dropped.set(self.events.dropped() as i64);
         let bundles = self.issuer.bundles.current();
         let sequence = bundles.and_then(|bundles| bundles.own.sequence());

@@ -43,6 +43,7 @@ impl Node {
         let was_failing = work.last_error.is_some();
         let next = match self.tend_locked(&volume, &mut work, &id, due).await {
             Ok(()) => {
+                volume.pod_token.wait_no_longer();
                 if was_failing && work.last_error.is_none() {
                     self.tell_renewed(&work);
                 }
@@ -209,6 +210,7 @@ impl Node {
         let wish = Wish {
             volume: &volume.id,
             spec,
+            pod_token: &volume.pod_token,
             asked: Assigned { id, key_algorithm },
             patience,
             pending: self.pending(volume, work),
@@ -298,6 +300,9 @@ impl Node {
     ) -> SystemTime {
         let (now, class) = (self.clock.now(), error.class());
         work.failed(now, class, &error.to_string());
+        if error.wants_pod_token() {
+            volume.pod_token.wait_for_next();
+        }
         self.tell_not_renewed(work, error);
         let tokens = work.jwts.values().map(|svid| svid.expires_at());
         let end = work.svid.iter().map(|svid| svid.x509.not_after()).chain(tokens).min();

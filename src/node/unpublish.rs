@@ -63,6 +63,7 @@ impl Node {
             // What a failure left is found again by its mount.
             self.rotator.cancel(id);
             work.phase = Phase::Gone;
+            volume.pod_token.forget();
             work.handout = None;
             self.table.remove(&volume);
             return removed;

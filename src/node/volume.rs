@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     desk::Door, jwt_cache::JwtCache, jwt_files::JwtFiles, limits, metrics::VolumeState,
-    offer::Offer,
+    offer::Offer, pod_token::PodTokenCell,
 };
 use crate::{
     class::Class,
@@ -43,6 +43,8 @@ pub(super) struct Volume {
     pub(super) usage: limits::Usage,
     /// The JWT-SVIDs that its pod asked for.
     pub(super) jwts: JwtCache,
+    /// The pod's own token.
+    pub(super) pod_token: PodTokenCell,
 }
 
 /// What belongs to whoever holds the volume's lock.
@@ -135,8 +137,8 @@ impl Volume {
         let offer = watch::Sender::new(Arc::new(Offer::of(&work)));
         let (work, closing) = (tokio::sync::Mutex::new(work), Mutex::default());
         let (door, usage) = (Mutex::default(), limits::Usage::default());
-        let jwts = JwtCache::default();
-        Self { id, target, work, status, closing, offer, door, usage, jwts }
+        let (jwts, pod_token) = (JwtCache::default(), PodTokenCell::default());
+        Self { id, target, work, status, closing, offer, door, usage, jwts, pod_token }
     }
 
     pub(super) async fn lock(&self) -> tokio::sync::MutexGuard<'_, Work> {

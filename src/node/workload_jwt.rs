@@ -127,7 +127,14 @@ impl Workload {
     }
 
     fn wish<'a>(&'a self, audience: &'a AudienceSet, id: &'a SpiffeId) -> JwtWish<'a> {
-        JwtWish { volume: self.volume(), pod: self.pod(), id, audience }
+        let (volume, _) = self.parts();
+        JwtWish {
+            volume: self.volume(),
+            pod: self.pod(),
+            id,
+            audience,
+            pod_token: &volume.pod_token,
+        }
     }
 }
 

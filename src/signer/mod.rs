@@ -6,7 +6,10 @@ pub mod local;
 
 mod handout;
 
-use std::time::{Duration, SystemTime};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use async_trait::async_trait;
 
@@ -16,7 +19,7 @@ use crate::{
     id::{SpiffeId, TrustDomain},
     jose::JwtSvid,
     pki::{Csr, DnsName, KeyAlgorithm, X509Svid},
-    volume::{PodInfo, VolumeId},
+    volume::{PodInfo, PodToken, VolumeId},
 };
 
 /// Has X.509-SVIDs signed.
@@ -56,7 +59,8 @@ pub trait Signer: Send + Sync + 'static {
     fn signs_jwt(&self) -> Result<(), SignError> {
         Err(SignError::new(
             Class::NotReady,
-            "this signer issues no JWT-SVIDs: use --signer local with a jwt.key in --ca-dir",
+            "nobody signs JWT-SVIDs for this node: set --controller-address, so that the controller \
+             does (with the chart: jwt.enabled=true); a node with --signer local needs a jwt.key in --ca-dir",
         ))
     }
 }
@@ -71,7 +75,7 @@ pub struct Assigned {
     pub key_algorithm: KeyAlgorithm,
 }
 
-/// What a volume asks for. It holds no secret.
+/// What a volume asks for.
 #[derive(Debug)]
 pub struct SignRequest {
     /// The volume that the SVID is for.
@@ -90,6 +94,9 @@ pub struct SignRequest {
     pub dns_names: Vec<DnsName>,
     /// The public key, with proof that the asker holds the private one.
     pub csr: Csr,
+    /// The pod's own token, where kubelet gave one that is good now. A signer that needs it and has
+    /// none answers [`SignError::no_pod_token`].
+    pub pod_token: Option<Arc<PodToken>>,
 }
 
 /// What a JWT-SVID is asked for.
@@ -105,6 +112,8 @@ pub struct JwtRequest {
     pub audience: Vec<String>,
     /// The longest lifetime that is wanted. The signer gives its own (`--jwt-ttl`) if that is less.
     pub ttl: Duration,
+    /// As in [`SignRequest`].
+    pub pod_token: Option<Arc<PodToken>>,
 }
 
 // === impl Assigned ===
@@ -133,6 +142,7 @@ pub struct SignError {
     message: String,
     retry_after: Option<Duration>,
     assigned: Option<Box<Assigned>>,
+    wants_pod_token: bool,
 }
 
 // === impl SignError ===
@@ -140,7 +150,8 @@ pub struct SignError {
 impl SignError {
     /// An error of this class; `message` tells a person what to do.
     pub fn new(class: Class, message: impl Into<String>) -> Self {
-        Self { class, message: message.into(), retry_after: None, assigned: None }
+        let (message, wants_pod_token) = (message.into(), false);
+        Self { class, message, retry_after: None, assigned: None, wants_pod_token }
     }
 
     /// Nothing else is wrong than what was asked for: the next request must be for this.
@@ -148,6 +159,17 @@ impl SignError {
         let Assigned { id, key_algorithm } = &assigned;
         let message = format!("policy gives this pod {id} with a key of {key_algorithm}");
         Self { assigned: Some(Box::new(assigned)), ..Self::new(Class::Denied, message) }
+    }
+
+    /// The request has no token of its pod, and the signer needs one. Why it has none is for the node
+    /// to say.
+    pub fn no_pod_token() -> Self {
+        Self::new(Class::NotReady, "the signer needs the pod's token").with_wish_for_token()
+    }
+
+    /// The same, where another token of the pod may mend it: kubelet's next one is tried at once.
+    pub fn with_wish_for_token(self) -> Self {
+        Self { wants_pod_token: true, ..self }
     }
 
     /// The same, where it is known when the signer signs again: nobody waits much longer.
@@ -163,6 +185,11 @@ impl SignError {
     /// What to ask for instead, where that is known.
     pub fn assigned(&self) -> Option<&Assigned> {
         self.assigned.as_deref()
+    }
+
+    /// Whether another token of the pod is what is missing.
+    pub fn wants_pod_token(&self) -> bool {
+        self.wants_pod_token
     }
 
     /// How long to wait before the next try, where that is known.

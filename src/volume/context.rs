@@ -4,8 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use serde::{Deserialize, Serialize};
 
-/// Kubelet's key for the pod's tokens.
-const TOKENS: &str = "csi.storage.k8s.io/serviceAccount.tokens";
+use super::pod_token::TOKENS_KEY;
 
 /// Pod info and attributes exactly as requested. Two requests with equal contexts ask for the
 /// same; tokens differ each time, are secret, and are left out on every way in.
@@ -29,7 +28,7 @@ impl VolumeContext {
 
 impl FromIterator<(String, String)> for VolumeContext {
     fn from_iter<I: IntoIterator<Item = (String, String)>>(pairs: I) -> Self {
-        Self(pairs.into_iter().filter(|(key, _)| key != TOKENS).collect())
+        Self(pairs.into_iter().filter(|(key, _)| key != TOKENS_KEY).collect())
     }
 }
 
@@ -60,7 +59,7 @@ mod tests {
         // Invariant 1, and the idempotency of republish.
         let with = |token: &str| {
             VolumeContext::from(HashMap::from([
-                (TOKENS.to_owned(), token.to_owned()),
+                (TOKENS_KEY.to_owned(), token.to_owned()),
                 ("a".to_owned(), "b".to_owned()),
             ]))
         };
@@ -68,7 +67,7 @@ mod tests {
         assert!(!format!("{:?}", with("secret")).contains("secret"));
         assert!(!serde_json::to_string(&with("secret")).unwrap().contains("secret"));
         let read: VolumeContext =
-            serde_json::from_str(&format!(r#"{{"{TOKENS}":"secret","a":"b"}}"#)).unwrap();
+            serde_json::from_str(&format!(r#"{{"{TOKENS_KEY}":"secret","a":"b"}}"#)).unwrap();
         assert_eq!(read, with("x"));
     }
 }

@@ -29,7 +29,7 @@ use svid_csi::{
     },
     sys::{KubeletDir, LinuxMounter},
     trust::{BundleStore, TrustBundles},
-    volume::Limits,
+    volume::{Limits, PodTokenError},
 };
 use tempfile::TempDir;
 use tokio::{task::JoinSet, time::sleep};
@@ -202,6 +202,7 @@ impl Machine {
             target: target.display().to_string(),
             context: pod.context().into(),
             mount_group: None,
+            pod_token: Err(PodTokenError::NotYet),
         };
         plugin.node.publish(request).await
     }

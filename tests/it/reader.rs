@@ -23,7 +23,7 @@ use svid_csi::{
     pki::{TrustBundle, certificates_from_pem},
     signer::local::{LocalConfig, LocalJwtConfig, LocalSigner},
     sys::{KubeletDir, LinuxMounter},
-    volume::{Limits, VolumeContext, VolumeId},
+    volume::{Limits, PodTokenError, VolumeContext, VolumeId},
 };
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines},
@@ -245,6 +245,7 @@ fn a_thousand_rotations_show_no_reader_a_mismatched_or_missing_file() {
             target: target.display().to_string(),
             context: VolumeContext::from(pod.context()),
             mount_group: None,
+            pod_token: Err(PodTokenError::NotYet),
         };
         node.publish(request).await.unwrap();
 

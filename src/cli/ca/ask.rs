@@ -88,26 +88,25 @@ fn ended(answer: &LastRequest, wait: bool) -> Option<ExitCode> {
     }
 }
 
-/// The one key that begins like this.
+/// The one key that begins like this, of a CA (hexadecimal) or for JWT-SVIDs (base64url).
 fn resolve(given: &str, status: &CaStatus) -> Result<String> {
-    let given = given.trim_end_matches('…').to_ascii_lowercase();
-    if given.len() < SHORTEST_KEY || !given.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-        let reason = "must be eight hexadecimal digits or more of a key, as show has it";
+    let given = given.trim_end_matches('…');
+    let hexadecimal = given.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if given.len() < SHORTEST_KEY {
+        let reason = "must be the first eight characters or more of a key, as show has it";
         return Err(UsageError::new("KEY", reason).into());
     }
-    let mut found: Vec<&String> = status
-        .authorities
-        .iter()
-        .map(|ca| &ca.key_id)
-        .filter(|id| id.starts_with(&given))
-        .collect();
+    let lower = given.to_ascii_lowercase();
+    let cas = status.authorities.iter().map(|ca| &ca.key_id).filter(|id| id.starts_with(&lower));
+    let keys = status.jwt_keys.iter().map(|key| &key.key_id).filter(|id| id.starts_with(given));
+    let mut found: Vec<&String> = cas.chain(keys).collect();
     found.dedup();
     match found.as_slice() {
         [one] => Ok((*one).clone()),
         // The root of an intermediate is not shown, and can be meant.
-        [] if given.len() == 40 => Ok(given),
-        [] => bail!("no CA has a key that begins with {given}; see svid-csi ca show"),
-        _ => bail!("several CAs have keys that begin with {given}; give more digits"),
+        [] if hexadecimal && given.len() == 40 => Ok(lower),
+        [] => bail!("no CA or JWT key begins with {given:?}; see svid-csi ca show"),
+        _ => bail!("several keys begin with {given:?}; give more of it"),
     }
 }
 
@@ -132,18 +131,23 @@ mod tests {
         };
         let json = format!(
             r#"{{"updated":"2026-01-01T00:00:00Z","trustDomain":"example.org","propagation":"5m",
-            "authorities":[{},{}],"lastRequest":null,"problem":null}}"#,
+            "authorities":[{},{}],"jwtKeys":[{}],"lastRequest":null,"problem":null}}"#,
             ca(&"ab".repeat(20)),
-            ca(&format!("{}{}", "ab".repeat(10), "cd".repeat(10)))
+            ca(&format!("{}{}", "ab".repeat(10), "cd".repeat(10))),
+            r#"{"keyId":"-Xz_abababababababab","algorithm":"rsa-2048","state":"active",
+                "tainted":false,"published":true,"made":"2026-01-01T00:00:00Z",
+                "notAfter":"2026-02-01T00:00:00Z"}"#
         );
         let status = CaStatus::from_json(&json).unwrap();
         assert_eq!(resolve(&"AB".repeat(20), &status).unwrap(), "ab".repeat(20));
         assert_eq!(resolve(&format!("{}…", "ab".repeat(11)), &status).unwrap(), "ab".repeat(20));
         let root = "ef".repeat(20);
         assert_eq!(resolve(&root, &status).unwrap(), root);
+        assert_eq!(resolve("-Xz_abab", &status).unwrap(), "-Xz_abababababababab");
         for (given, reason) in [
             ("abab", "eight"),
-            ("zzzzzzzz", "eight"),
+            ("zzzzzzzz", "no CA"),
+            ("-xz_abab", "no CA"),
             ("abababab", "several"),
             ("12345678", "no CA"),
         ] {

@@ -24,6 +24,9 @@ Examples:
   A new CA, now; the old one is trusted until its last SVID has ended:
     svid-csi ca rotate -n svid-csi
 
+  A new key for JWT-SVIDs, now:
+    svid-csi ca rotate --jwt -n svid-csi
+
   A key is believed stolen. Another CA signs once it is published for long enough, everything under
   the stolen one is renewed, and then its root is taken out of every bundle:
     svid-csi ca taint -n svid-csi 3c9e…
@@ -71,20 +74,28 @@ enum CaCommand {
         #[arg(short, long, value_enum, default_value = "text", value_name = "FORMAT")]
         output: OutputFormat,
     },
-    /// Make the next CA now; it signs once it is published for the propagation time
-    Rotate(Wait),
-    /// Say that a CA's key is believed stolen: another signs as soon as can be, nodes renew
+    /// Make the next CA or JWT key now; it signs once it is published for the propagation time
+    Rotate {
+        /// The key of JWT-SVIDs, not the CA
+        #[arg(long)]
+        jwt: bool,
+        #[command(flatten)]
+        wait: Wait,
+    },
+    /// Say that a CA's or a JWT key is believed stolen: another signs as soon as can be, nodes renew
     Taint {
         /// Identifier of the key, as show has it
+        #[arg(allow_hyphen_values = true)]
         key: String,
         #[command(flatten)]
         wait: Wait,
     },
-    /// Take a CA that signs no longer out of the bundle
+    /// Take a CA or JWT key that signs no longer out of the bundle
     Retire {
         /// Identifier of the key, as show has it
+        #[arg(allow_hyphen_values = true)]
         key: String,
-        /// At once: SVIDs under it that are not renewed yet fail
+        /// At once: SVIDs and tokens under it that are not renewed yet fail
         #[arg(long)]
         force: bool,
         #[command(flatten)]
@@ -122,7 +133,8 @@ async fn serve(args: CaArgs, clock: &dyn Clock) -> Result<ExitCode> {
     let desk = Desk { map: BundlePublisher::new(&cluster, namespace, &args.config_map) };
     let (action, key, force, wait) = match args.command {
         CaCommand::Show { output } => return desk.show(output, clock).await,
-        CaCommand::Rotate(wait) => (Action::Rotate, None, false, wait),
+        CaCommand::Rotate { jwt: false, wait } => (Action::Rotate, None, false, wait),
+        CaCommand::Rotate { jwt: true, wait } => (Action::RotateJwt, None, false, wait),
         CaCommand::Taint { key, wait } => (Action::Taint, Some(key), false, wait),
         CaCommand::Retire { key, force, wait } => (Action::Retire, Some(key), force, wait),
         CaCommand::ReplaceLost(wait) => (Action::ReplaceLost, None, false, wait),

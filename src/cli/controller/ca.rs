@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, builder::FalseyValueParser};
 
-use super::is_name;
+use super::{is_name, jwt::JwtArgs};
 use crate::{
     cli::UsageError,
     controller::ca::{CaSettings, PemConfigMap},
@@ -57,6 +57,9 @@ pub(super) struct CaArgs {
         value_parser = FalseyValueParser::new()
     )]
     publish_cluster_trust_bundle: bool,
+
+    #[command(flatten)]
+    jwt: JwtArgs,
 }
 
 /// [`CaSettings`] but for what is only known once the namespace is.
@@ -94,6 +97,7 @@ impl CaArgs {
             config_map,
             lifetime: parse("--ca-lifetime", &self.ca_lifetime)?,
             propagation: parse("--ca-propagation", &self.ca_propagation)?,
+            jwt: self.jwt.settings()?,
             upstream: self.ca_upstream_secret,
             retiring_dir: self.retiring_ca_dir,
             pem_config_map: self
@@ -103,6 +107,11 @@ impl CaArgs {
             ..CaSettings::new(trust_domain, "")
         };
         settings.check().map_err(|error| UsageError::new("--ca-lifetime", error))?;
+        let propagation = settings.propagation;
+        settings
+            .jwt
+            .check(propagation)
+            .map_err(|error| UsageError::new("--jwt-key-lifetime", error))?;
         Ok(CaChoice(settings))
     }
 }

@@ -1,6 +1,7 @@
 //! `svid-csi controller`: from arguments to a running controller.
 
 mod ca;
+mod jwt;
 mod serve;
 
 use std::{net::SocketAddr, process::ExitCode};

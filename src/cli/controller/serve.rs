@@ -19,6 +19,7 @@ use crate::{
         approver::ApproverSettings,
         audit::Audit,
         ca::Keyring,
+        issuance::Issuance,
         metrics::Metrics,
         policy_status,
         requests::{Ground, Requests},
@@ -111,10 +112,15 @@ fn start(cluster: Cluster, settings: Settings, listener: TcpListener) -> Running
         clock.clone(),
         metrics.clone(),
     ));
-    let requests = Arc::new(Requests::new(Ground {
-        world: world.clone(),
+    let issuance = Arc::new(Issuance {
         keyring: keyring.clone(),
         audit: Arc::new(audit),
+        metrics: metrics.clone(),
+        clock: clock.clone(),
+    });
+    let requests = Arc::new(Requests::new(Ground {
+        world: world.clone(),
+        issuance,
         metrics: metrics.clone(),
         decisions: RequestDecisions::new(&cluster),
         leads: leads.clone(),

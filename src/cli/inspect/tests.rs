@@ -159,6 +159,7 @@ mod token {
             expires_at: files.start + LIFE,
             issuer: Some("https://issuer.example.org".to_owned()),
             jti: false,
+            extra: Default::default(),
         };
         let token = key.sign(&claims).unwrap();
         fs::write(files.path("token"), format!("{}\n", token.token())).unwrap();

@@ -77,6 +77,15 @@ pub(super) struct NodeArgs {
     #[arg(long, env = "SVID_CSI_REGISTRATION_DIR")]
     registration_dir: Option<PathBuf>,
 
+    /// Audience of the tokens that are shown to the controller, of the pods and of the driver
+    #[arg(
+        long,
+        env = "SVID_CSI_TOKEN_AUDIENCE",
+        default_value = "svid.dev",
+        value_name = "AUDIENCE"
+    )]
+    token_audience: String,
+
     /// Who signs: a CA in a directory, the svid-csi controller by CertificateSigningRequests, which
     /// needs a pod in a cluster of Kubernetes 1.30 or newer, or a SPIRE agent on this node
     #[arg(long, env = "SVID_CSI_SIGNER", value_enum, default_value = "local")]
@@ -196,6 +205,10 @@ impl NodeArgs {
         if self.node_name.is_empty() || self.node_name.len() > 253 {
             return Err(UsageError::new("--node-name", "must have 1 to 253 characters"));
         }
+        if self.token_audience.is_empty() {
+            // The token without one is for the API server.
+            return Err(UsageError::new("--token-audience", "must not be empty"));
+        }
         let trust_domain: TrustDomain =
             self.trust_domain.parse().map_err(|error| UsageError::new("--trust-domain", error))?;
         let parse = |setting, text: &str| {
@@ -280,6 +293,7 @@ impl NodeArgs {
                     .unwrap_or_else(|| self.kubelet_dir.join("plugins_registry")),
                 driver_name: self.driver_name,
                 node_name: self.node_name,
+                token_audience: self.token_audience,
             },
             kubelet_dir: self.kubelet_dir,
             limits: Limits { default_ttl: default_ttl.min(max_ttl), min_ttl: shortest, max_ttl },

@@ -3,20 +3,22 @@
 use std::time::Duration;
 
 use super::{
-    entry::{Entry, Origin, Stage},
-    lifecycle::{MAX_ENTRIES, Step},
+    entry::{Entry, Origin},
+    jwt::JwtEntry,
+    lifecycle::{MAX_ENTRIES, Step, Unfinished},
     moment::Moment,
     request::{Action, Answer, Outcome, Request},
+    stage::{Life, Stage},
     state::Refused,
     status::LastRequest,
 };
-use crate::pki::{AuthorityError, sha256_hex};
+use crate::pki::sha256_hex;
 
 /// An older request is not meant for now: it was found in a restored ConfigMap, or beside a restored
 /// Secret that does not know it.
 const MAX_AGE: Duration = Duration::from_secs(600);
 
-type Reply = (Outcome, String, Option<String>);
+pub(super) type Reply = (Outcome, String, Option<String>);
 
 // === impl Step ===
 
@@ -26,7 +28,7 @@ impl Step<'_> {
         &mut self,
         request: &Request,
         answered: Option<&LastRequest>,
-    ) -> Result<(), AuthorityError> {
+    ) -> Result<(), Unfinished> {
         if self.state.answer.as_ref().is_some_and(|answer| answer.uid == request.uid) {
             return Ok(());
         }
@@ -39,6 +41,7 @@ impl Step<'_> {
             Some(reason) => refuse(reason),
             None => match request.action {
                 Action::Rotate => self.rotate()?,
+                Action::RotateJwt => self.rotate_jwt()?,
                 Action::Taint => self.taint(request.key_id.as_deref())?,
                 Action::Retire => self.retire(request.key_id.as_deref(), request.force),
                 Action::ReplaceLost => refuse("the CA Secret is there: nothing is lost"),
@@ -60,31 +63,45 @@ impl Step<'_> {
         let now = self.now;
         let Some(answer) = &self.state.answer else { return };
         let Some(waits_for) = answer.waits_for.clone() else { return };
-        let (outcome, message) = match self.state.entry(&waits_for) {
-            Some(entry) if entry.is_active() => {
+        let (stage, name, lives) = self.waited_for(&waits_for);
+        let (outcome, message) = match stage {
+            Some(Stage::Active { .. }) => {
                 // Whoever had the old key may sign with it for the time of the handover.
-                let telling =
-                    self.state.entries.iter().any(|old| {
-                        old.tainted && old.signs().is_some_and(|(_, until)| now < until)
-                    });
+                let telling = lives
+                    .iter()
+                    .any(|old| old.tainted && old.signs().is_some_and(|(_, until)| now < until));
                 if answer.action == Action::Taint && telling {
                     return;
                 }
                 let told = match answer.action {
-                    Action::Taint => "; nodes now renew everything under the tainted one",
+                    Action::Taint => "; nodes now replace everything under the tainted one",
                     _ => "",
                 };
-                (Outcome::Done, format!("the CA {} signs{told}", entry.ca.key_id))
+                (Outcome::Done, format!("{name} signs{told}"))
             }
-            Some(entry) if entry.is_prepared() => return,
-            _ => (Outcome::Refused, "the CA that was to sign is gone; ask again".to_owned()),
+            Some(Stage::Prepared { .. }) => return,
+            _ => (Outcome::Refused, "the key that was to sign is gone; ask again".to_owned()),
         };
         if let Some(answer) = &mut self.state.answer {
             *answer = Answer { outcome, message, at: now, waits_for: None, ..answer.clone() };
         }
     }
 
-    fn rotate(&mut self) -> Result<Reply, AuthorityError> {
+    /// Where the CA or JWT key is that a request waits for, its name, and the life of all its kind.
+    fn waited_for(&self, id: &str) -> (Option<Stage>, String, Vec<Life>) {
+        let state = &self.state;
+        if let Some(key) = state.jwt_key(id) {
+            let lives = state.jwt_keys.iter().map(JwtEntry::life).collect();
+            return (Some(key.stage), format!("the JWT key {}", key.key_id()), lives);
+        }
+        let lives = state.entries.iter().map(Entry::life).collect();
+        match state.entry(id) {
+            Some(entry) => (Some(entry.stage), format!("the CA {}", entry.ca.key_id), lives),
+            None => (None, String::new(), lives),
+        }
+    }
+
+    fn rotate(&mut self) -> Result<Reply, Unfinished> {
         if let Some(upstream) = &self.settings.upstream {
             return Ok(refuse(format!(
                 "the CA comes from the Secret {upstream}: whatever renews that one rotates this one"
@@ -106,7 +123,7 @@ impl Step<'_> {
     }
 
     /// Lets the next CA sign as soon as it is published for long enough; makes one if there is none.
-    fn hurry(&mut self) -> Result<Reply, AuthorityError> {
+    fn hurry(&mut self) -> Result<Reply, Unfinished> {
         if self.state.next().is_none() {
             self.prepare(true)?;
         }
@@ -125,8 +142,11 @@ impl Step<'_> {
         Ok((Outcome::Accepted, message, Some(next.ca.id.clone())))
     }
 
-    fn taint(&mut self, key_id: Option<&str>) -> Result<Reply, AuthorityError> {
+    fn taint(&mut self, key_id: Option<&str>) -> Result<Reply, Unfinished> {
         let Some(key_id) = key_id else { return Ok(refuse("no key was named")) };
+        if let Some(reply) = self.taint_jwt(key_id)? {
+            return Ok(reply);
+        }
         let mut signs = false;
         let mut found = false;
         for entry in self.state.entries.iter_mut().filter(|entry| entry.has_key(key_id)) {
@@ -162,6 +182,9 @@ impl Step<'_> {
 
     fn retire(&mut self, key_id: Option<&str>, force: bool) -> Reply {
         let Some(key_id) = key_id else { return refuse("no key was named") };
+        if let Some(reply) = self.retire_jwt(key_id, force) {
+            return reply;
+        }
         let of_key = |entry: &&Entry| entry.has_key(key_id);
         let Some(entry) = self.state.entries.iter().find(of_key) else {
             return refuse(unknown(key_id));
@@ -217,17 +240,17 @@ impl Entry {
     }
 }
 
-fn refuse(reason: impl Into<String>) -> Reply {
+pub(super) fn refuse(reason: impl Into<String>) -> Reply {
     (Outcome::Refused, reason.into(), None)
 }
 
-fn done(message: String) -> Reply {
+pub(super) fn done(message: String) -> Reply {
     (Outcome::Done, message, None)
 }
 
 fn unknown(key_id: &str) -> String {
     let shown: String = key_id.chars().take(64).collect();
-    format!("there is no CA with the key {shown:?}; see svid-csi ca show")
+    format!("there is no CA or JWT key {shown:?}; see svid-csi ca show")
 }
 
 /// Why a request is not meant for now.

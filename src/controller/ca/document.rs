@@ -1,5 +1,5 @@
-//! The CA Secret's content: `state.json`, and for each CA `<id>.crt`, `<id>.key` while it may sign,
-//! and `<id>.roots`.
+//! The CA Secret's content: `state.json`; for each CA `<id>.crt`, `<id>.key` while it may sign, and
+//! `<id>.roots`; and for each JWT key `<kid>.jwt.key` while it may sign.
 
 use std::{collections::BTreeMap, str, sync::Arc, time::Duration};
 
@@ -8,13 +8,16 @@ use zeroize::Zeroizing;
 
 use super::{
     CaState,
-    entry::{Entry, Material, Origin, Stage},
+    entry::{Entry, Material, Origin},
+    jwt::{JwtEntry, StoredJwtKey, put_keys},
     moment::Moment,
     request::Answer,
+    stage::Stage,
     state::{Home, Refused, Seal},
 };
 use crate::{
     id::TrustDomain,
+    jose::JwtKeyError,
     pki::{
         Authority, AuthorityError, Certificate, PkiError, certificates_from_pem,
         certificates_to_pem,
@@ -63,6 +66,20 @@ pub enum DocumentError {
         /// What is wrong with it.
         source: AuthorityError,
     },
+    /// A damaged JWT key.
+    #[error("JWT key {id}: {source}")]
+    JwtKey {
+        /// Which.
+        id: String,
+        /// What is wrong with it.
+        source: JwtKeyError,
+    },
+    /// A JWT key was exchanged.
+    #[error("JWT key {id}: its private key is not the one that it was stored with")]
+    JwtKeyExchanged {
+        /// Which.
+        id: String,
+    },
     /// Certificates were exchanged.
     #[error("CA {id}: its certificate or roots are not those that it was stored with")]
     Exchanged {
@@ -74,7 +91,10 @@ pub enum DocumentError {
     Contradiction(&'static str),
 }
 
-const VERSION: u32 = 1;
+/// Version 1 had no JWT keys. Whoever knows no more than that must not write this one: it would
+/// take the keys out of the bundle, and what they signed would fail.
+const VERSION: u32 = 2;
+const OLDEST: u32 = 1;
 const STATE: &str = "state.json";
 const SEAL: &str = "seal.key";
 
@@ -86,6 +106,8 @@ struct Document {
     sequence: u64,
     bundle: Vec<String>,
     authorities: Vec<Stored>,
+    #[serde(default)]
+    jwt_keys: Vec<StoredJwtKey>,
     #[serde(default)]
     published: BTreeMap<String, Moment>,
     #[serde(default)]
@@ -120,7 +142,7 @@ enum StoredOrigin {
 
 #[derive(Clone, Copy, Serialize, Deserialize)]
 #[serde(tag = "state", rename_all = "kebab-case", rename_all_fields = "camelCase")]
-enum StoredStage {
+pub(super) enum StoredStage {
     Prepared {
         hurry: bool,
         first: bool,
@@ -142,13 +164,14 @@ enum StoredStage {
 }
 
 /// The Secret's data for this state.
-pub(super) fn encode(state: &CaState) -> SecretData {
+pub(super) fn encode(state: &CaState) -> Result<SecretData, JwtKeyError> {
     let document = Document {
         version: VERSION,
         trust_domain: state.trust_domain.clone(),
         sequence: state.sequence,
         bundle: state.bundle.clone(),
         authorities: state.entries.iter().map(Stored::of).collect(),
+        jwt_keys: state.jwt_keys.iter().map(StoredJwtKey::of).collect(),
         published: state.published.clone(),
         refused: state.refused.clone(),
         answer: state.answer.clone(),
@@ -174,7 +197,8 @@ pub(super) fn encode(state: &CaState) -> SecretData {
             put(format!("{id}.key"), authority.key_pem().as_bytes());
         }
     }
-    data
+    put_keys(&state.jwt_keys, put)?;
+    Ok(data)
 }
 
 /// The state in the Secret's data. A CA whose time is over or yet to come is read as well.
@@ -185,7 +209,7 @@ pub(super) fn decode(
 ) -> Result<CaState, DocumentError> {
     let document: Document = serde_json::from_slice(bytes(data, STATE)?)
         .map_err(|error| DocumentError::State(error.to_string()))?;
-    if document.version != VERSION {
+    if !(OLDEST..=VERSION).contains(&document.version) {
         return Err(DocumentError::Version(document.version));
     }
     if document.trust_domain != *trust_domain {
@@ -205,6 +229,17 @@ pub(super) fn decode(
         }
         entries.push(entry);
     }
+    let mut jwt_keys: Vec<JwtEntry> = Vec::new();
+    for stored in document.jwt_keys {
+        let entry = stored.read(data)?;
+        if jwt_keys.iter().any(|known| known.key.id == entry.key.id) {
+            return Err(DocumentError::Contradiction("a JWT key is there twice"));
+        }
+        if entry.is_active() && jwt_keys.iter().any(JwtEntry::is_active) {
+            return Err(DocumentError::Contradiction("two JWT keys are active"));
+        }
+        jwt_keys.push(entry);
+    }
     if entries.is_empty() {
         return Err(DocumentError::Contradiction("there is no CA"));
     }
@@ -213,6 +248,7 @@ pub(super) fn decode(
         sequence: document.sequence,
         bundle: document.bundle,
         entries,
+        jwt_keys,
         published: document.published,
         refused: document.refused,
         answer: document.answer,
@@ -228,13 +264,41 @@ fn bytes<'a>(data: &'a SecretData, name: &str) -> Result<&'a [u8], DocumentError
         .ok_or_else(|| DocumentError::Missing(name.to_owned()))
 }
 
-fn text<'a>(data: &'a SecretData, name: &str) -> Result<&'a str, DocumentError> {
+pub(super) fn text<'a>(data: &'a SecretData, name: &str) -> Result<&'a str, DocumentError> {
     str::from_utf8(bytes(data, name)?).map_err(|_cause| DocumentError::NotText(name.to_owned()))
 }
 
 fn certificates(data: &SecretData, file: &str) -> Result<Vec<Certificate>, DocumentError> {
     certificates_from_pem(text(data, file)?)
         .map_err(|source| DocumentError::Certificate { file: file.to_owned(), source })
+}
+
+// === impl StoredStage ===
+
+impl From<Stage> for StoredStage {
+    fn from(stage: Stage) -> Self {
+        match stage {
+            Stage::Prepared { hurry, first } => Self::Prepared { hurry, first },
+            Stage::Active { sign_from, first } => Self::Active { sign_from, first },
+            Stage::Retired { sign_from, sign_until, remove_at, dropped } => {
+                Self::Retired { sign_from, sign_until, remove_at, dropped }
+            }
+            Stage::Foreign { remove_at } => Self::Foreign { remove_at },
+        }
+    }
+}
+
+impl From<StoredStage> for Stage {
+    fn from(stage: StoredStage) -> Self {
+        match stage {
+            StoredStage::Prepared { hurry, first } => Self::Prepared { hurry, first },
+            StoredStage::Active { sign_from, first } => Self::Active { sign_from, first },
+            StoredStage::Retired { sign_from, sign_until, remove_at, dropped } => {
+                Self::Retired { sign_from, sign_until, remove_at, dropped }
+            }
+            StoredStage::Foreign { remove_at } => Self::Foreign { remove_at },
+        }
+    }
 }
 
 // === impl Stored ===
@@ -248,14 +312,7 @@ impl Stored {
                 Origin::Upstream => StoredOrigin::Upstream,
                 Origin::Root => StoredOrigin::Root,
             },
-            stage: match entry.stage {
-                Stage::Prepared { hurry, first } => StoredStage::Prepared { hurry, first },
-                Stage::Active { sign_from, first } => StoredStage::Active { sign_from, first },
-                Stage::Retired { sign_from, sign_until, remove_at, dropped } => {
-                    StoredStage::Retired { sign_from, sign_until, remove_at, dropped }
-                }
-                Stage::Foreign { remove_at } => StoredStage::Foreign { remove_at },
-            },
+            stage: entry.stage.into(),
             tainted: entry.tainted,
             max_ttl_seconds: entry.max_ttl.as_secs(),
             anchors: entry.ca.anchors.clone(),
@@ -272,14 +329,7 @@ impl Stored {
         if ca.id != self.id {
             return Err(DocumentError::Exchanged { id: self.id });
         }
-        let stage = match self.stage {
-            StoredStage::Prepared { hurry, first } => Stage::Prepared { hurry, first },
-            StoredStage::Active { sign_from, first } => Stage::Active { sign_from, first },
-            StoredStage::Retired { sign_from, sign_until, remove_at, dropped } => {
-                Stage::Retired { sign_from, sign_until, remove_at, dropped }
-            }
-            StoredStage::Foreign { remove_at } => Stage::Foreign { remove_at },
-        };
+        let stage = self.stage.into();
         let origin = match self.origin {
             StoredOrigin::Own => Origin::Own,
             StoredOrigin::Upstream => Origin::Upstream,

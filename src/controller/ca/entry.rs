@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use super::{
     moment::Moment,
-    settings::{HANDOVER, SKEW},
+    stage::{Life, Stage},
 };
 use crate::pki::{Authority, Certificate};
 
@@ -34,36 +34,6 @@ pub(super) struct Material {
     /// Which of the roots its SVIDs chain to, by fingerprint.
     pub(super) anchors: Vec<String>,
     pub(super) authority: Option<Arc<Authority>>,
-}
-
-/// Where a CA is in its life.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Stage {
-    /// In the bundle, and signs later.
-    Prepared {
-        /// As soon as it has been published for long enough.
-        hurry: bool,
-        /// Nobody trusts anything yet: as soon as it is published.
-        first: bool,
-    },
-    /// Signs.
-    Active {
-        sign_from: Moment,
-        /// Nobody trusted anything before it.
-        first: bool,
-    },
-    /// Signs no longer, and stays in the bundle for what it has signed.
-    Retired {
-        /// Nothing for a root of which there was no key.
-        sign_from: Option<Moment>,
-        sign_until: Moment,
-        /// When nothing that it signed is left.
-        remove_at: Moment,
-        /// Taken out of the bundle by force.
-        dropped: bool,
-    },
-    /// A root of another CA, of which we never had the key.
-    Foreign { remove_at: Moment },
 }
 
 /// Whose CA it is.
@@ -98,35 +68,39 @@ impl Entry {
         }
     }
 
+    /// Where it is in its life, and what follows from that.
+    pub(super) fn life(&self) -> Life {
+        Life {
+            stage: self.stage,
+            start: Moment::of(self.ca.certificate.not_before()),
+            end: self.end(),
+            max_ttl: self.max_ttl,
+            tainted: self.tainted,
+            has_key: self.ca.authority.is_some(),
+        }
+    }
+
     pub(super) fn is_active(&self) -> bool {
-        matches!(self.stage, Stage::Active { .. })
+        self.stage.is_active()
     }
 
     pub(super) fn is_prepared(&self) -> bool {
-        matches!(self.stage, Stage::Prepared { .. })
+        self.stage.is_prepared()
     }
 
     /// Whether its roots are in the bundle.
     pub(super) fn is_published(&self) -> bool {
-        !matches!(self.stage, Stage::Retired { dropped: true, .. })
+        self.stage.is_published()
     }
 
     /// From when to when its key may be used.
     pub(super) fn signs(&self) -> Option<(Moment, Moment)> {
-        let (from, until) = match self.stage {
-            Stage::Active { sign_from, .. } => (sign_from, self.end()),
-            Stage::Retired { sign_from, sign_until, .. } => (sign_from?, sign_until),
-            Stage::Prepared { .. } | Stage::Foreign { .. } => return None,
-        };
-        Some((from, until.min(self.end())))
+        self.life().signs()
     }
 
     /// When nothing that it signed is left.
     pub(super) fn remove_at(&self) -> Option<Moment> {
-        match self.stage {
-            Stage::Retired { remove_at, .. } | Stage::Foreign { remove_at } => Some(remove_at),
-            Stage::Prepared { .. } | Stage::Active { .. } => None,
-        }
+        self.stage.remove_at()
     }
 
     /// When the first certificate of its chain ends.
@@ -136,23 +110,24 @@ impl Entry {
 
     /// Whether it can sign something now, its bundle apart.
     pub(super) fn is_alive(&self, now: Moment) -> bool {
-        self.ca.authority.is_some() && now < self.end()
+        self.life().is_alive(now)
     }
 
     /// This share of its life, in sixths.
     pub(super) fn sixths(&self, count: u64) -> Moment {
-        let start = Moment::of(self.ca.certificate.not_before());
-        start.after(Duration::from_secs(self.end().since(start).as_secs() * count / 6))
+        self.life().sixths(count)
     }
 
     /// Stops it: the others learn of that within the handover.
     pub(super) fn retire(&mut self, now: Moment) {
-        let Stage::Active { sign_from, .. } = self.stage else { return };
-        let sign_until = now.after(HANDOVER).min(self.end());
-        // Nothing outlives the chain that it hangs from.
-        let remove_at = sign_until.after(self.max_ttl + SKEW).min(self.end().after(SKEW));
-        self.stage =
-            Stage::Retired { sign_from: Some(sign_from), sign_until, remove_at, dropped: false };
+        self.stage = self.life().retired(now);
+    }
+
+    /// Takes its root out of the bundle and its key away; it is remembered as long as something
+    /// under it may live.
+    pub(super) fn drop_now(&mut self, now: Moment) {
+        self.stage = self.life().dropped(now);
+        self.ca.authority = None;
     }
 
     /// Whether it has this key, or hangs from a root that has.

@@ -1,4 +1,6 @@
-//! The CAs as this replica sees them, and which of them may sign here and now.
+//! The CAs and JWT keys as this replica sees them, and which of them may sign here and now.
+
+mod choose;
 
 use std::{
     collections::BTreeMap,
@@ -9,8 +11,9 @@ use std::{
 use tokio::time::Instant;
 
 use super::{
-    CaSettings, CaState,
-    entry::{Entry, Stage},
+    CaSettings, CaState, SigningJwtKey,
+    jwt::JwtEntry,
+    lifecycle::names,
     moment::Moment,
     settings::SKEW,
     signing::{NotReady, SigningAuthority},
@@ -21,7 +24,7 @@ use crate::{clock::Clock, pki::TrustBundle};
 /// from one CA to the next.
 pub(super) const FRESH: Duration = Duration::from_secs(60);
 
-/// The CAs as this replica sees them. Shared by `Arc`.
+/// The CAs and JWT keys as this replica sees them. Shared by `Arc`.
 pub struct Keyring {
     pub(super) settings: CaSettings,
     pub(super) clock: Arc<dyn Clock>,
@@ -35,14 +38,15 @@ struct Seen {
     /// When the CA Secret was last read or found missing.
     heard: Option<Instant>,
     bundle: Option<TrustBundle>,
-    /// Its roots, by fingerprint.
+    /// Its roots and JWT keys, by name.
     published: Vec<String>,
-    /// When each root of it was seen to appear; nothing for those that were there already.
+    /// When each of them was seen to appear; nothing for those that were there already.
     appeared: BTreeMap<String, Moment>,
-    /// CAs that were found good here once.
+    /// CAs and JWT keys that were found good here once.
     good: Vec<String>,
     problems: Vec<String>,
     signing: BTreeMap<String, Arc<SigningAuthority>>,
+    signing_jwt: BTreeMap<String, Arc<SigningJwtKey>>,
 }
 
 /// How the CAs are.
@@ -64,6 +68,23 @@ pub struct KeyringStatus {
     pub tainted: usize,
     /// `spiffe_sequence` of the bundle.
     pub sequence: Option<u64>,
+    /// How the JWT keys are.
+    pub jwt: JwtKeysStatus,
+}
+
+/// How the JWT keys are.
+#[derive(Clone, Debug)]
+pub struct JwtKeysStatus {
+    /// Whether a JWT-SVID can be signed here now.
+    pub ready: Result<(), NotReady>,
+    /// When the key that signs ends.
+    pub active_not_after: Option<SystemTime>,
+    /// For how long the next step is overdue; zero if it is not.
+    pub overdue: Duration,
+    /// How many keys there are of each state.
+    pub keys: BTreeMap<&'static str, usize>,
+    /// How many are believed stolen.
+    pub tainted: usize,
 }
 
 // === impl Keyring ===
@@ -78,6 +99,12 @@ impl Keyring {
     /// bundle is that was published for the propagation time.
     pub fn signing(&self, now: SystemTime) -> Result<Arc<SigningAuthority>, NotReady> {
         self.lock().choose(&self.settings, Moment::of(now))
+    }
+
+    /// The JWT key that may sign now on this replica. A token under it verifies wherever a bundle is
+    /// that was published for the propagation time.
+    pub fn signing_jwt(&self, now: SystemTime) -> Result<Arc<SigningJwtKey>, NotReady> {
+        self.lock().choose_jwt(&self.settings, Moment::of(now))
     }
 
     /// The bundle as it was last seen published.
@@ -97,6 +124,7 @@ impl Keyring {
         for entry in state.iter().flat_map(|state| &state.entries) {
             *authorities.entry(entry.stage.label()).or_default() += 1;
         }
+        let jwt = self.jwt_status(&mut seen, moment);
         let tainted = state.iter().flat_map(|state| &state.entries).filter(|e| e.tainted).count();
         KeyringStatus {
             ready,
@@ -107,6 +135,25 @@ impl Keyring {
             authorities,
             tainted,
             sequence: seen.bundle.as_ref().and_then(TrustBundle::sequence),
+            jwt,
+        }
+    }
+
+    fn jwt_status(&self, seen: &mut Seen, now: Moment) -> JwtKeysStatus {
+        let ready = seen.choose_jwt(&self.settings, now).map(|_key| ());
+        let state = seen.state.as_deref();
+        let next = state.and_then(|state| state.next_jwt_step(&self.settings));
+        let entries = || state.iter().flat_map(|state| &state.jwt_keys);
+        let mut keys = BTreeMap::new();
+        for entry in entries() {
+            *keys.entry(entry.stage.label()).or_default() += 1;
+        }
+        JwtKeysStatus {
+            ready,
+            active_not_after: state.and_then(CaState::active_jwt).map(|key| key.end.time()),
+            overdue: next.map_or(Duration::ZERO, |(_, at)| now.since(at.after(SKEW))),
+            keys,
+            tainted: entries().filter(|entry: &&JwtEntry| entry.tainted).count(),
         }
     }
 
@@ -123,9 +170,11 @@ impl Keyring {
             && seen.state.as_deref() != Some(&state)
         {
             seen.signing.clear();
+            seen.signing_jwt.clear();
             let before = seen.state.as_ref().and_then(|before| before.restored);
             let restored = before != state.restored;
-            seen.good.retain(|id| !restored && state.entry(id).is_some());
+            let known = |id: &str| state.entry(id).is_some() || state.jwt_key(id).is_some();
+            seen.good.retain(|id| !restored && known(id));
             seen.state = Some(Arc::new(state));
         }
     }
@@ -134,8 +183,7 @@ impl Keyring {
     pub(super) fn saw_bundle(&self, bundle: &TrustBundle, now: SystemTime) {
         let mut seen = self.lock();
         let now = Moment::of(now);
-        let published: Vec<String> =
-            bundle.x509_authorities().iter().map(|root| root.sha256()).collect();
+        let published = names(bundle);
         if seen.bundle.is_some() {
             let before = std::mem::take(&mut seen.published);
             let new = published.iter().filter(|root| !before.contains(root));
@@ -152,109 +200,5 @@ impl Keyring {
 
     fn lock(&self) -> MutexGuard<'_, Seen> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-// === impl Seen ===
-
-impl Seen {
-    fn choose(
-        &mut self,
-        settings: &CaSettings,
-        now: Moment,
-    ) -> Result<Arc<SigningAuthority>, NotReady> {
-        let Some(state) = self.state.clone() else {
-            return Err(NotReady::new(match self.problems.first() {
-                Some(problem) => problem.clone(),
-                None => format!("the CA Secret {} has not been read yet", settings.secret),
-            }));
-        };
-        if self.heard.is_none_or(|heard| heard.elapsed() > FRESH) {
-            return Err(NotReady::new(format!(
-                "nothing was heard of the CA Secret {} for {} s: another CA may sign by now",
-                settings.secret,
-                FRESH.as_secs()
-            )));
-        }
-        let mut obstacle = None;
-        // The active CA first; the one before it while the active may not sign here yet.
-        let active = state.entries.iter().filter(|entry| entry.is_active());
-        let retired = state.entries.iter().rev().filter(|entry| !entry.is_active());
-        for entry in active.chain(retired) {
-            match self.judge(entry, &state, settings, now) {
-                Ok(authority) => return Ok(authority),
-                Err(reason) if obstacle.is_none() => obstacle = reason,
-                Err(_) => {}
-            }
-        }
-        Err(obstacle.or_else(|| state.obstacle(settings)).unwrap_or_else(|| {
-            NotReady::new(match self.problems.first() {
-                Some(problem) => problem.clone(),
-                None => "there is no CA that may sign".to_owned(),
-            })
-        }))
-    }
-
-    /// Why this CA does not sign here now; no reason where it is not its turn.
-    fn judge(
-        &mut self,
-        entry: &Entry,
-        state: &CaState,
-        settings: &CaSettings,
-        now: Moment,
-    ) -> Result<Arc<SigningAuthority>, Option<NotReady>> {
-        let Some((from, until)) = entry.signs() else { return Err(None) };
-        let authority = match self.signing.get(&entry.ca.id) {
-            Some(authority) => authority.clone(),
-            None => Arc::new(SigningAuthority::of(entry, settings.max_ttl).ok_or(None)?),
-        };
-        if now >= until {
-            let ended = entry.is_active().then(|| {
-                NotReady::new(format!("the CA {} ended at {until}; replace it", entry.ca.key_id))
-            });
-            return Err(ended);
-        }
-        if now < from {
-            let reason = format!("the CA {} signs from {from}", entry.ca.key_id);
-            return Err(Some(NotReady::new(reason).until(from)));
-        }
-        let anchors = &entry.ca.anchors;
-        if !self.published.iter().any(|root| anchors.contains(root)) {
-            return Err(Some(NotReady::new(format!(
-                "the root of the CA {} is not in the published ConfigMap {}",
-                entry.ca.key_id, settings.config_map
-            ))));
-        }
-        if !self.good.contains(&entry.ca.id) {
-            let key = &entry.ca.key_id;
-            let Some(at) = self.ready_at(entry, state, settings) else {
-                let reason = format!("the root of the CA {key} was published a moment ago");
-                return Err(Some(NotReady::new(reason)));
-            };
-            if now < at {
-                let reason =
-                    format!("the root of the CA {key} is published; it signs here from {at}");
-                return Err(Some(NotReady::new(reason).until(at)));
-            }
-            self.good.push(entry.ca.id.clone());
-        }
-        self.signing.insert(entry.ca.id.clone(), authority.clone());
-        Ok(authority)
-    }
-
-    /// From when a published CA may sign here: the propagation time after this replica saw its root
-    /// appear. One that came later believes the leader, whose clock may be behind.
-    fn ready_at(&self, entry: &Entry, state: &CaState, settings: &CaSettings) -> Option<Moment> {
-        if matches!(entry.stage, Stage::Active { first: true, .. }) {
-            return Some(Moment::default());
-        }
-        let ready = |root: &String| match (self.appeared.get(root), state.published.get(root)) {
-            (Some(seen), _) => Some(seen.after(settings.propagation)),
-            (None, Some(since)) => Some(since.after(settings.propagation + SKEW)),
-            (None, None) => None,
-        };
-        let anchors = entry.ca.anchors.iter().filter(|root| self.published.contains(root));
-        // Before the leader has noted its publication it signs nowhere.
-        anchors.filter_map(ready).min()
     }
 }

@@ -18,6 +18,7 @@ use super::{
     state::Home,
 };
 use crate::{
+    jose::JwtKey,
     k8s::{ApiError, BundleMap, BundlePublisher, CaSecret, CacheState, Cluster, StoredSecret},
     pki::TrustBundle,
 };
@@ -43,6 +44,8 @@ struct Follower {
     /// The last Secret that could be read, by version.
     decoded: Option<(String, CaState)>,
     said: Vec<String>,
+    /// A JWT key that was made for the next step.
+    jwt_key: Option<Arc<JwtKey>>,
 }
 
 /// What there is of the CA.
@@ -88,6 +91,7 @@ impl Keyring {
             elsewhere_problems,
             decoded: None,
             said: Vec::new(),
+            jwt_key: None,
             keyring: self.clone(),
         };
         let mut watches = JoinSet::new();
@@ -169,10 +173,13 @@ impl Follower {
     /// Until the next step is due, and not for long.
     fn wait(&self) -> Duration {
         let now = Moment::of(self.keyring.clock.now());
-        let step = self.keyring.state().and_then(|state| state.next_step(&self.keyring.settings));
-        let left = step.map_or(TICK, |(_, at)| at.since(now));
+        let settings = &self.keyring.settings;
+        let steps = self.keyring.state().into_iter().flat_map(|state| {
+            [state.next_step(settings), state.next_jwt_step(settings)].into_iter().flatten()
+        });
+        let left = steps.map(|(_, at)| at.since(now));
         // What is overdue waits for something else.
-        if left.is_zero() { TICK } else { left.min(TICK) }
+        left.filter(|left| !left.is_zero()).min().unwrap_or(TICK).min(TICK)
     }
 
     async fn round(&mut self, leads: bool) -> Result<Round, ApiError> {
@@ -208,6 +215,7 @@ impl Follower {
         }
         let mut world = self.world(published, map.as_ref(), now, &mut problems).await;
         world.home = home;
+        world.jwt_key = self.jwt_key.take();
         self.lead(found, map, &world, now, problems).await
     }
 

@@ -5,15 +5,19 @@ use std::{sync::Arc, time::Duration};
 
 use super::{
     CaSettings, CaState,
-    entry::{Entry, Origin, Stage},
+    entry::{Entry, Origin},
     moment::Moment,
     request::{Answer, Outcome, Request},
     restore::{Stolen, is_restored},
     settings::{HANDOVER, RETIRING, SKEW},
+    stage::Stage,
     state::{Home, Refused},
     status::LastRequest,
 };
-use crate::pki::{Authority, AuthorityError, Certificate, TrustBundle, sha256_hex};
+use crate::{
+    jose::{JwtAuthority, JwtKey},
+    pki::{Authority, AuthorityError, Certificate, TrustBundle, sha256_hex},
+};
 
 /// What the leader sees around it.
 #[derive(Clone, Debug, Default)]
@@ -32,6 +36,8 @@ pub(super) struct World {
     pub(super) home: Home,
     /// Keys that the ConfigMap calls stolen.
     pub(super) stolen: Vec<Stolen>,
+    /// A new JWT key, made because the last step said that it needs one.
+    pub(super) jwt_key: Option<Arc<JwtKey>>,
 }
 
 /// The bundle in the ConfigMap.
@@ -61,7 +67,18 @@ pub(super) struct Advanced {
     pub(super) problems: Vec<String>,
 }
 
-/// More CAs than this are made by rule or by hand only once old ones are gone: the Secret has a
+/// Why there is no next state.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Unfinished {
+    /// No CA could be made.
+    #[error("the next CA can't be made: {0}")]
+    Authority(#[from] AuthorityError),
+    /// A new JWT key is needed. An RSA key takes long, so it is not made here.
+    #[error("a new JWT key is needed")]
+    NeedsJwtKey,
+}
+
+/// More CAs, or JWT keys, than this are made by rule or by hand only once old ones are gone: the Secret has a
 /// limit of 1 MiB.
 pub(super) const MAX_ENTRIES: usize = 24;
 const DAY: Duration = Duration::from_secs(86_400);
@@ -72,8 +89,8 @@ pub(super) fn advance(
     world: &World,
     settings: &CaSettings,
     now: Moment,
-) -> Result<Advanced, AuthorityError> {
-    let mut step = Step { state: state.clone(), settings, now, problems: Vec::new() };
+) -> Result<Advanced, Unfinished> {
+    let mut step = Step::new(state.clone(), world, settings, now);
     if is_restored(state, &world.home, world.published.as_ref()) {
         step.take_over(world);
     }
@@ -90,8 +107,12 @@ pub(super) fn advance(
         Upstream::Unusable(reason) => step.problems.push(reason.clone()),
         Upstream::Offered(authority) => step.follow_upstream(authority),
     }
+    step.prepare_next_jwt()?;
     step.activate();
+    step.activate_jwt();
     step.end_what_is_over();
+    step.end_jwt_keys_that_are_over();
+    step.forget_what_is_gone();
     step.finish_answer();
     step.number_bundle(world.published.as_ref());
     Ok(Advanced { state: step.state, problems: step.problems })
@@ -103,16 +124,15 @@ pub(super) fn begin(
     world: &World,
     settings: &CaSettings,
     now: Moment,
-) -> Result<Advanced, AuthorityError> {
+) -> Result<Advanced, Unfinished> {
     let empty = CaState::empty(settings.trust_domain.clone()).map_err(AuthorityError::Crypto)?;
     let mut begun = advance(&empty, world, settings, now)?;
-    for entry in &mut begun.state.entries {
-        if let Stage::Prepared { first, .. } = &mut entry.stage {
-            // Nodes with a local CA trust someone, though its certificate can't be read just now.
-            *first = world.published.is_none()
-                && world.retiring.is_empty()
-                && settings.retiring_dir.is_none();
-        }
+    // Nodes with a local CA trust someone, though its certificate can't be read just now.
+    let first =
+        world.published.is_none() && world.retiring.is_empty() && settings.retiring_dir.is_none();
+    let stages = begun.state.entries.iter_mut().map(|entry| &mut entry.stage);
+    for stage in stages.chain(begun.state.jwt_keys.iter_mut().map(|entry| &mut entry.stage)) {
+        stage.set_first(first);
     }
     Ok(begun)
 }
@@ -124,14 +144,14 @@ pub(super) fn begin_again(
     world: &World,
     settings: &CaSettings,
     now: Moment,
-) -> Result<Advanced, AuthorityError> {
+) -> Result<Advanced, Unfinished> {
     let mut state =
         CaState::empty(settings.trust_domain.clone()).map_err(AuthorityError::Crypto)?;
     if let Some(last) = last {
         state.refused = last.refused.clone();
         state.sequence = last.sequence;
     }
-    let mut step = Step { state, settings, now, problems: Vec::new() };
+    let mut step = Step::new(state, world, settings, now);
     // Other replicas may sign with what they have in memory until they hear of this.
     let until = now.after(HANDOVER + settings.max_ttl + SKEW);
     for root in world.published.iter().flat_map(|p| p.bundle.x509_authorities()) {
@@ -139,6 +159,11 @@ pub(super) fn begin_again(
     }
     for root in last.iter().flat_map(|last| last.roots()) {
         step.add_foreign(&root, until);
+    }
+    let published = world.published.iter().map(|there| there.bundle.jwt_authorities().to_vec());
+    let known = last.iter().map(|last| last.jwt_authorities());
+    for authority in published.chain(known).flatten() {
+        step.add_foreign_jwt(&authority);
     }
     let mut begun = advance(&step.state, &World { request: None, ..world.clone() }, settings, now)?;
     if let Some(request) = &world.request {
@@ -161,20 +186,26 @@ pub(super) struct Step<'a> {
     pub(super) settings: &'a CaSettings,
     pub(super) now: Moment,
     pub(super) problems: Vec<String>,
+    pub(super) jwt_key: Option<Arc<JwtKey>>,
 }
 
 // === impl Step ===
 
+impl<'a> Step<'a> {
+    fn new(state: CaState, world: &World, settings: &'a CaSettings, now: Moment) -> Self {
+        Self { state, settings, now, problems: Vec::new(), jwt_key: world.jwt_key.clone() }
+    }
+}
+
 impl Step<'_> {
     fn note_publication(&mut self, published: &Published) {
         let now = self.now;
-        let there: Vec<String> =
-            published.bundle.x509_authorities().iter().map(Certificate::sha256).collect();
-        for root in self.state.roots().iter().map(Certificate::sha256) {
-            if there.contains(&root) {
-                self.state.published.entry(root).or_insert(now);
-            } else if !self.relied_on(&root) {
-                self.state.published.remove(&root);
+        let there = names(&published.bundle);
+        for name in self.state.trusted() {
+            if there.contains(&name) {
+                self.state.published.entry(name).or_insert(now);
+            } else if !self.relied_on(&name) {
+                self.state.published.remove(&name);
             }
         }
         // A clock that was set back must not keep a CA waiting for as long.
@@ -182,12 +213,14 @@ impl Step<'_> {
             *since = (*since).min(now);
         }
         self.take_back(published);
+        self.take_back_jwt_keys(published);
     }
 
-    /// Whether a CA that signs or has signed hangs from this root.
-    fn relied_on(&self, root: &String) -> bool {
+    /// Whether a CA that signs or has signed hangs from this root, or it is such a JWT key.
+    fn relied_on(&self, name: &String) -> bool {
         let signed = |entry: &&Entry| entry.signs().is_some();
-        self.state.entries.iter().filter(signed).any(|entry| entry.ca.anchors.contains(root))
+        self.state.entries.iter().filter(signed).any(|entry| entry.ca.anchors.contains(name))
+            || self.state.jwt_key(name).is_some_and(|key| key.life().signs().is_some())
     }
 
     /// Roots that we published and know nothing of: the CA Secret is an older copy. What was signed
@@ -270,13 +303,8 @@ impl Step<'_> {
         if self.state.next().is_some() {
             return Ok(());
         }
-        let due = match self.state.active() {
-            Some(active) => {
-                active.tainted || !active.is_alive(self.now) || self.now >= active.sixths(3)
-            }
-            None => true,
-        };
-        match due {
+        let active = self.state.active();
+        match active.is_none_or(|active| active.life().wants_a_next(self.now)) {
             true => self.prepare(false),
             false => Ok(()),
         }
@@ -355,7 +383,7 @@ impl Step<'_> {
             return;
         }
         let id = next.ca.id.clone();
-        let first = matches!(next.stage, Stage::Prepared { first: true, .. });
+        let first = next.stage.is_first();
         for entry in &mut self.state.entries {
             if entry.ca.id == id {
                 entry.stage = Stage::Active { sign_from: now, first };
@@ -368,46 +396,45 @@ impl Step<'_> {
     fn end_what_is_over(&mut self) {
         let (now, max_ttl) = (self.now, self.settings.max_ttl);
         for entry in &mut self.state.entries {
-            match entry.stage {
-                Stage::Active { .. } | Stage::Prepared { .. } => {
-                    entry.max_ttl = entry.max_ttl.max(max_ttl);
-                }
-                // A key that nobody may use any more need not exist.
-                Stage::Retired { sign_until, .. } if now >= sign_until.after(SKEW) => {
-                    entry.ca.authority = None;
-                }
-                _ => {}
+            if entry.is_active() || entry.is_prepared() {
+                entry.max_ttl = entry.max_ttl.max(max_ttl);
+            }
+            // A key that nobody may use any more need not exist.
+            if entry.life().signed_its_last(now) {
+                entry.ca.authority = None;
             }
         }
-        let over = |entry: &Entry| match entry.stage {
-            // The leader's clock may be ahead of the verifiers'.
-            Stage::Retired { remove_at, .. } | Stage::Foreign { remove_at } => {
-                now >= remove_at.after(SKEW)
-            }
-            Stage::Prepared { .. } => now >= entry.end(),
-            Stage::Active { .. } => false,
-        };
+        let over = |entry: &Entry| entry.life().is_over(now);
         // Never an empty bundle (invariant 6).
         if self.state.entries.iter().any(|entry| entry.is_published() && !over(entry)) {
             self.state.entries.retain(|entry| !over(entry));
         }
-        let roots: Vec<String> = self.state.roots().iter().map(Certificate::sha256).collect();
-        self.state.published.retain(|root, _| roots.contains(root));
     }
 
-    /// A bundle with other roots, or one that someone else numbered higher, needs a new number.
+    fn forget_what_is_gone(&mut self) {
+        let trusted = self.state.trusted();
+        self.state.published.retain(|name, _| trusted.contains(name));
+    }
+
+    /// A bundle with other roots or JWT keys, or one that someone else numbered higher, needs a new number.
     fn number_bundle(&mut self, published: Option<&Published>) {
-        let roots: Vec<String> = self.state.roots().iter().map(Certificate::sha256).collect();
+        let trusted = self.state.trusted();
         // A number far ahead that someone else wrote would be the last that there is.
         let limit = self.now.after(DAY).seconds();
         let floor = published
             .filter(|there| there.ours || there.bundle.sequence() < Some(limit))
             .and_then(|there| there.bundle.sequence())
             .unwrap_or(0);
-        if roots != self.state.bundle || floor > self.state.sequence {
+        if trusted != self.state.bundle || floor > self.state.sequence {
             let last = self.state.sequence.max(floor);
             self.state.sequence = last.saturating_add(1).max(self.now.seconds());
-            self.state.bundle = roots;
+            self.state.bundle = trusted;
         }
     }
+}
+
+/// The name of everything in a bundle, as [`CaState::trusted`] has it.
+pub(super) fn names(bundle: &TrustBundle) -> Vec<String> {
+    let roots = bundle.x509_authorities().iter().map(Certificate::sha256);
+    roots.chain(bundle.jwt_authorities().iter().map(JwtAuthority::thumbprint)).collect()
 }

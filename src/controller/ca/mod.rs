@@ -1,8 +1,10 @@
-//! The CA: its life from one key to the next, where it is kept, and who may sign with it here.
+//! The CA and the JWT keys: their life from one key to the next, where they are kept, and who may
+//! sign with them here.
 
 mod answer;
 mod document;
 mod entry;
+mod jwt;
 mod keyring;
 mod leader;
 mod lifecycle;
@@ -14,6 +16,7 @@ mod retiring;
 mod schedule;
 mod settings;
 mod signing;
+mod stage;
 mod state;
 mod status;
 #[cfg(test)]
@@ -22,7 +25,8 @@ mod upstream;
 
 pub use self::{
     document::DocumentError,
-    keyring::{Keyring, KeyringStatus},
+    jwt::{JwtKeySettings, JwtKeyStatus, SigningJwtKey},
+    keyring::{JwtKeysStatus, Keyring, KeyringStatus},
     moment::Moment,
     request::{Action, Answer, Outcome, Request},
     settings::{CaSettings, HANDOVER, PemConfigMap, RETIRING, SKEW},

@@ -13,7 +13,7 @@ pub struct Request {
     pub uid: String,
     /// What to do.
     pub action: Action,
-    /// To which CA, where it is about one.
+    /// To which CA or JWT key, where it is about one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key_id: Option<String>,
     /// Whether to do it though something may still need it.
@@ -29,9 +29,12 @@ pub struct Request {
 pub enum Action {
     /// Make the next CA now and let it sign as soon as it is published for long enough.
     Rotate,
-    /// A key is believed stolen: another CA signs as soon as can be, and what is under it renews.
+    /// The same for the key that signs JWT-SVIDs.
+    RotateJwt,
+    /// A key, of a CA or for JWT-SVIDs, is believed stolen: another signs as soon as can be, and what
+    /// is under it is replaced.
     Taint,
-    /// Take a CA out of the bundle.
+    /// Take a CA or a JWT key out of the bundle.
     Retire,
     /// Make a new CA because the CA Secret is gone for good.
     ReplaceLost,
@@ -51,7 +54,7 @@ pub struct Answer {
     pub message: String,
     /// When it came to that.
     pub at: Moment,
-    /// The CA that has to sign before it is done.
+    /// The CA or JWT key that has to sign before it is done.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waits_for: Option<String>,
 }
@@ -88,6 +91,7 @@ impl Action {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Rotate => "rotate",
+            Self::RotateJwt => "rotate-jwt",
             Self::Taint => "taint",
             Self::Retire => "retire",
             Self::ReplaceLost => "replace-lost",

@@ -2,10 +2,9 @@
 
 use super::{
     CaState,
-    entry::{Entry, Origin, Stage},
+    entry::Origin,
+    jwt::{JwtEntry, JwtKeyStatus},
     lifecycle::{Published, Step, World},
-    moment::Moment,
-    settings::SKEW,
     state::{Home, Refused},
     status::AuthorityStatus,
 };
@@ -15,7 +14,7 @@ use crate::pki::sha256_hex;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Stolen {
     pub(super) key_id: String,
-    /// Its root was taken out by force.
+    /// It, or its root, was taken out by force.
     pub(super) dropped: bool,
 }
 
@@ -35,6 +34,11 @@ impl Stolen {
         let (key_id, dropped) = (ca.key_id.clone(), !ca.published);
         (ca.tainted || dropped).then_some(Self { key_id, dropped })
     }
+
+    pub(super) fn of_jwt_key(key: &JwtKeyStatus) -> Option<Self> {
+        let (key_id, dropped) = (key.key_id.clone(), !key.published);
+        (key.tainted || dropped).then_some(Self { key_id, dropped })
+    }
 }
 
 // === impl Step ===
@@ -52,12 +56,10 @@ impl Step<'_> {
             self.state.published.clear();
             // Another number: nodes may have had newer bundles than the one that was restored.
             self.state.bundle.clear();
-            for entry in &mut self.state.entries {
-                if let Stage::Prepared { first, .. } | Stage::Active { first, .. } =
-                    &mut entry.stage
-                {
-                    *first = false;
-                }
+            let stages = self.state.entries.iter_mut().map(|entry| &mut entry.stage);
+            for stage in stages.chain(self.state.jwt_keys.iter_mut().map(|entry| &mut entry.stage))
+            {
+                stage.set_first(false);
             }
         }
         for stolen in &world.stolen {
@@ -79,6 +81,14 @@ impl Step<'_> {
             }
         }
         self.state.entries.retain(|entry| !(entry.tainted && entry.is_prepared()));
+        let named = |entry: &&mut JwtEntry| entry.key_id() == stolen.key_id;
+        for entry in self.state.jwt_keys.iter_mut().filter(named) {
+            entry.tainted = true;
+            if stolen.dropped {
+                entry.drop_now(now);
+            }
+        }
+        self.state.jwt_keys.retain(|entry| !(entry.tainted && entry.is_prepared()));
     }
 
     /// Notes where the state is kept from now on.
@@ -90,34 +100,5 @@ impl Step<'_> {
         };
         known(&home.secret, &mut self.state.home.secret);
         known(&home.map, &mut self.state.home.map);
-    }
-}
-
-// === impl Entry ===
-
-impl Entry {
-    /// Takes its root out of the bundle and its key away; it is remembered as long as something
-    /// under it may live.
-    pub(super) fn drop_now(&mut self, now: Moment) {
-        self.ca.authority = None;
-        let over = now.after(self.max_ttl + SKEW);
-        self.stage = match self.stage {
-            Stage::Retired { sign_from, sign_until, remove_at, .. } => Stage::Retired {
-                sign_from,
-                sign_until: sign_until.min(now),
-                remove_at,
-                dropped: true,
-            },
-            Stage::Foreign { remove_at } => {
-                Stage::Retired { sign_from: None, sign_until: now, remove_at, dropped: true }
-            }
-            Stage::Active { sign_from, .. } => Stage::Retired {
-                sign_from: Some(sign_from),
-                sign_until: now,
-                remove_at: over,
-                dropped: true,
-            },
-            stage @ Stage::Prepared { .. } => stage,
-        };
     }
 }

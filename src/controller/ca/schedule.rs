@@ -1,25 +1,6 @@
 //! When the next step of the CAs' life is due.
 
-use super::{
-    CaSettings, CaState,
-    entry::{Entry, Stage},
-    moment::Moment,
-    signing::NotReady,
-};
-
-// === impl Stage ===
-
-impl Stage {
-    /// The name in `status.json` and in metrics.
-    pub(super) fn label(self) -> &'static str {
-        match self {
-            Self::Prepared { .. } => "prepared",
-            Self::Active { .. } => "active",
-            Self::Retired { .. } => "retired",
-            Self::Foreign { .. } => "foreign",
-        }
-    }
-}
+use super::{CaSettings, CaState, entry::Entry, moment::Moment, signing::NotReady};
 
 // === impl CaState ===
 
@@ -38,12 +19,7 @@ impl CaState {
     /// of the active one's life unless there is a reason to hurry.
     pub(super) fn activate_at(&self, next: &Entry, settings: &CaSettings) -> Option<Moment> {
         let usable = self.usable_at(next, settings)?;
-        let hurry = matches!(next.stage, Stage::Prepared { hurry: true, .. });
-        let wait = self
-            .active()
-            .filter(|active| !hurry && !active.tainted && active.ca.authority.is_some())
-            .map(|active| active.sixths(4).min(active.end()));
-        Some(wait.map_or(usable, |at| at.max(usable)))
+        Some(next.life().activate_at(usable, self.active().map(Entry::life).as_ref()))
     }
 
     /// The next step and when it is due.

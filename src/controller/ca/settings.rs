@@ -2,6 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
+use super::jwt::JwtKeySettings;
 use crate::{id::TrustDomain, pki::KeyAlgorithm};
 
 /// How far the clocks of replicas, nodes and verifiers may be apart.
@@ -34,6 +35,8 @@ pub struct CaSettings {
     pub propagation: Duration,
     /// The longest life of an SVID.
     pub max_ttl: Duration,
+    /// What JWT-SVIDs and their keys are like.
+    pub jwt: JwtKeySettings,
     /// A Secret with `tls.crt`, `tls.key` and `ca.crt` that something else renews, in place of a CA
     /// of our own.
     pub upstream: Option<String>,
@@ -77,6 +80,7 @@ impl CaSettings {
             key_algorithm: KeyAlgorithm::EcdsaP256,
             propagation: Self::PROPAGATION,
             max_ttl: Self::MAX_TTL,
+            jwt: JwtKeySettings::default(),
             upstream: None,
             retiring_dir: None,
             pem_config_map: None,

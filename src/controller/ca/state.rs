@@ -1,4 +1,4 @@
-//! All that is known of the CAs: what the CA Secret holds.
+//! All that is known of the CAs and JWT keys: what the CA Secret holds.
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
@@ -8,21 +8,23 @@ use aws_lc_rs::{
 };
 use zeroize::Zeroizing;
 
-use super::{entry::Entry, moment::Moment, request::Answer, settings::CaSettings};
+use super::{entry::Entry, jwt::JwtEntry, moment::Moment, request::Answer, settings::CaSettings};
 use crate::{
     id::TrustDomain,
     pki::{BundleError, Certificate, PkiError, TrustBundle},
 };
 
-/// All that is known of the CAs. It is kept in the CA Secret, and only the leader changes it.
+/// All that is known of the CAs and the JWT keys. It is kept in the CA Secret, and only the leader changes it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CaState {
     pub(super) trust_domain: TrustDomain,
-    /// `spiffe_sequence` of the bundle, which has these roots.
+    /// `spiffe_sequence` of the bundle, which has these roots and JWT keys, each by its name: a
+    /// root's fingerprint in hexadecimal, a JWT key's thumbprint in base64url.
     pub(super) sequence: u64,
     pub(super) bundle: Vec<String>,
     pub(super) entries: Vec<Entry>,
-    /// Since when each root is in the published ConfigMap.
+    pub(super) jwt_keys: Vec<JwtEntry>,
+    /// Since when each root and JWT key is in the published ConfigMap, by its name.
     pub(super) published: BTreeMap<String, Moment>,
     /// Public keys that never sign here (again), by fingerprint.
     pub(super) refused: BTreeMap<String, Refused>,
@@ -66,6 +68,7 @@ impl CaState {
             sequence: 0,
             bundle: Vec::new(),
             entries: Vec::new(),
+            jwt_keys: Vec::new(),
             published: BTreeMap::new(),
             refused: BTreeMap::new(),
             answer: None,
@@ -95,6 +98,14 @@ impl CaState {
         roots
     }
 
+    /// The name of everything that is to be trusted.
+    pub(super) fn trusted(&self) -> Vec<String> {
+        let roots = self.roots();
+        let keys = self.jwt_keys.iter().filter(|entry| entry.stage.is_published());
+        let keys = keys.map(|entry| entry.key.id.clone());
+        roots.iter().map(Certificate::sha256).chain(keys).collect()
+    }
+
     /// Whether it was taken out by force, and by that from every CA that lists it.
     fn is_dropped(&self, root: &Certificate) -> bool {
         let print = root.sha256();
@@ -105,6 +116,7 @@ impl CaState {
     pub(super) fn trust_bundle(&self, settings: &CaSettings) -> Result<TrustBundle, BundleError> {
         let bundle = TrustBundle::new(self.trust_domain.clone(), self.roots())?;
         let hint = settings.propagation.clamp(MIN_HINT, MAX_HINT);
+        let bundle = bundle.with_jwt_authorities(self.jwt_authorities());
         Ok(bundle.with_sequence(Some(self.sequence)).with_refresh_hint(Some(hint)))
     }
 
@@ -115,9 +127,7 @@ impl CaState {
 
     /// From when a prepared CA may sign; nothing while it is not published.
     pub(super) fn usable_at(&self, entry: &Entry, settings: &CaSettings) -> Option<Moment> {
-        let since = self.published_since(entry)?;
-        let first = matches!(entry.stage, super::entry::Stage::Prepared { first: true, .. });
-        Some(if first { since } else { since.after(settings.propagation) })
+        Some(entry.life().usable_at(self.published_since(entry)?, settings.propagation))
     }
 
     /// The keys that nodes are told of as stolen: of CAs that sign no longer, anywhere, so that a
@@ -127,10 +137,7 @@ impl CaState {
             return Vec::new();
         };
         let over = |entry: &&Entry| {
-            entry.tainted
-                && !entry.is_prepared()
-                && entry.signs().is_none_or(|(_, until)| now >= until)
-                && entry.ca.key_id != active.ca.key_id
+            entry.life().is_stolen_and_silent(now) && entry.ca.key_id != active.ca.key_id
         };
         let mut keys: Vec<String> =
             self.entries.iter().filter(over).map(|entry| entry.ca.key_id.clone()).collect();

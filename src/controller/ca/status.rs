@@ -4,9 +4,11 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     CaSettings, CaState,
-    entry::{Entry, Origin, Stage},
+    entry::{Entry, Origin},
+    jwt::JwtKeyStatus,
     moment::Moment,
     request::{Action, Answer, Outcome},
+    stage::Stage,
 };
 use crate::{id::TrustDomain, volume::duration};
 
@@ -25,9 +27,15 @@ pub struct CaStatus {
     pub upstream: Option<String>,
     /// Every CA whose root is, or just was, in the bundle.
     pub authorities: Vec<AuthorityStatus>,
+    /// Every JWT key that is, or just was, in the bundle.
+    #[serde(default)]
+    pub jwt_keys: Vec<JwtKeyStatus>,
     /// The next step, where it is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_step: Option<NextStep>,
+    /// The next step of the JWT keys, where it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_jwt_step: Option<NextStep>,
     /// The last request by hand, and what became of it.
     pub last_request: Option<LastRequest>,
     /// What a person has to look at.
@@ -102,7 +110,7 @@ impl CaStatus {
         problems: &[String],
         now: Moment,
     ) -> Self {
-        let next = state.next_step(settings);
+        let step = |(step, at): (&str, _)| NextStep { step: step.to_owned(), at };
         Self {
             updated: now,
             trust_domain: state.trust_domain.clone(),
@@ -113,7 +121,13 @@ impl CaStatus {
                 .iter()
                 .map(|entry| AuthorityStatus::of(entry, state, settings))
                 .collect(),
-            next_step: next.map(|(step, at)| NextStep { step: step.to_owned(), at }),
+            jwt_keys: state
+                .jwt_keys
+                .iter()
+                .map(|entry| JwtKeyStatus::of(entry, state, settings))
+                .collect(),
+            next_step: state.next_step(settings).map(step),
+            next_jwt_step: state.next_jwt_step(settings).map(step),
             last_request: state.answer.as_ref().map(LastRequest::of),
             problem: (!problems.is_empty()).then(|| problems.join("; ")),
         }

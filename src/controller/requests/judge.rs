@@ -1,9 +1,6 @@
 //! One request, from where it is to its end.
 
-use std::{
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{sync::Arc, time::Duration};
 
 use tracing::{debug, error, info, warn};
 
@@ -12,8 +9,8 @@ use crate::{
     clock::Clock,
     controller::{
         approver::{Decision, Denial, Grant, decide},
-        audit::{Audit, Entry, Outcome},
-        ca::{Keyring, NotReady},
+        audit::{Entry, Outcome},
+        issuance::{Issuance, IssuanceError},
         metrics::Metrics,
         world::{Judgement, World},
     },
@@ -21,14 +18,13 @@ use crate::{
         ApiError, PodFacts, RequestDecisions, RequestFacts,
         names::{APPROVED_REASON, annotation, extra},
     },
-    pki::{Csr, IssueError, X509Svid},
+    pki::Csr,
 };
 
 /// What one request is handled with.
 pub(super) struct Judge {
     pub(super) world: Arc<World>,
-    pub(super) keyring: Arc<Keyring>,
-    pub(super) audit: Arc<Audit>,
+    pub(super) issuance: Arc<Issuance>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) decisions: RequestDecisions,
     pub(super) clock: Arc<dyn Clock>,
@@ -50,12 +46,8 @@ pub(super) enum Handled {
 enum Obstacle {
     #[error(transparent)]
     Api(#[from] ApiError),
-    #[error("nothing can be signed: {0}")]
-    NotReady(#[from] NotReady),
-    #[error("cannot sign: {0}")]
-    Issue(#[from] IssueError),
-    #[error("cannot write the audit line: {0}; nothing is decided without it")]
-    Audit(#[from] std::io::Error),
+    #[error(transparent)]
+    Issuance(#[from] IssuanceError),
 }
 
 // === impl Judge ===
@@ -87,17 +79,12 @@ impl Judge {
                 warn!(request, %error, "the request waits");
                 Handled::Again(error.retry_after())
             }
-            Obstacle::NotReady(reason) => {
+            Obstacle::Issuance(IssuanceError::NotReady(reason)) => {
                 debug!(request, %reason, "the request waits");
                 Handled::Again(None)
             }
-            Obstacle::Issue(error) => {
+            Obstacle::Issuance(error) => {
                 error!(request, %error, "the request waits");
-                Handled::Again(None)
-            }
-            Obstacle::Audit(error) => {
-                self.metrics.audit_failures.inc();
-                error!(request, %error, "the audit stream");
                 Handled::Again(None)
             }
         }
@@ -111,9 +98,7 @@ impl Judge {
         let Judgement { decision, pod } = self.judge(request).await?;
         match decision {
             Decision::Approve(grant) => {
-                // Nothing is approved that another replica may be able to sign and this is not.
-                self.keyring.signing(self.clock.now())?;
-                self.audit.record(&granted(Outcome::Approve, request, &grant, pod.as_deref()))?;
+                self.issuance.approve(&grant, &asked(request, pod.as_deref()))?;
                 let message = grant.message().to_json();
                 let approved = self.decisions.approve(request, APPROVED_REASON, &message).await?;
                 self.metrics.decided(Outcome::Approve, APPROVED_REASON);
@@ -135,17 +120,7 @@ impl Judge {
                 return self.refuse(Outcome::Fail, request, &denial, pod.as_deref()).await;
             }
         };
-        let now = self.clock.now();
-        let authority = self.keyring.signing(now)?;
-        let svid =
-            authority.issue(&grant.public_key, &grant.id, &grant.dns_names, grant.ttl, now)?;
-        let entry = Entry {
-            serial: svid.serial_hex(),
-            ca_key_id: authority.key_id(),
-            ttl_seconds: lifetime(&svid, now),
-            ..granted(Outcome::Sign, request, &grant, pod.as_deref())
-        };
-        self.audit.record(&entry)?;
+        let svid = self.issuance.sign(&grant, &asked(request, pod.as_deref()))?;
         self.decisions.certify(request, svid.chain_pem()).await?;
         self.metrics.decided(Outcome::Sign, APPROVED_REASON);
         let took = age(request, self.clock.now());
@@ -165,12 +140,10 @@ impl Judge {
         pod: Option<&PodFacts>,
     ) -> Result<(), Obstacle> {
         let (reason, message) = (denial.reason.as_str(), denial.condition_message());
-        let asked = asked_for(request);
-        self.audit.record(&Entry {
-            message: &denial.message,
-            spiffe_id: asked.as_deref().unwrap_or_default(),
-            ..entry(outcome, reason, request, pod)
-        })?;
+        let wanted = wanted(request);
+        let asked =
+            Entry { spiffe_id: wanted.as_deref().unwrap_or_default(), ..asked(request, pod) };
+        self.issuance.refuse(outcome, denial, &asked)?;
         match outcome {
             Outcome::Fail => self.decisions.fail(request, reason, &message).await?,
             _ => self.decisions.deny(request, reason, &message).await?,
@@ -181,33 +154,10 @@ impl Judge {
     }
 }
 
-fn granted<'a>(
-    outcome: Outcome,
-    request: &'a RequestFacts,
-    grant: &'a Grant,
-    pod: Option<&'a PodFacts>,
-) -> Entry<'a> {
-    Entry {
-        spiffe_id: grant.id.as_str(),
-        policy: &grant.policy,
-        ttl_seconds: Some(grant.ttl.as_secs()),
-        dns_names: &grant.dns_names,
-        key_algorithm: grant.public_key.algorithm().map_or("", |algorithm| algorithm.as_str()),
-        ..entry(outcome, APPROVED_REASON, request, pod)
-    }
-}
-
-fn entry<'a>(
-    decision: Outcome,
-    reason: &'a str,
-    request: &'a RequestFacts,
-    pod: Option<&'a PodFacts>,
-) -> Entry<'a> {
+/// Who asks, and for whom.
+fn asked<'a>(request: &'a RequestFacts, pod: Option<&'a PodFacts>) -> Entry<'a> {
     let said = |key: &str| request.annotations.get(key).map_or("", String::as_str);
     Entry {
-        decision,
-        reason,
-        message: "",
         request: &request.name,
         request_uid: &request.uid,
         requester: &request.username,
@@ -218,24 +168,12 @@ fn entry<'a>(
         pod: said(annotation::POD_NAME),
         pod_uid: said(annotation::POD_UID),
         service_account: pod.map_or("", PodFacts::service_account),
-        spiffe_id: "",
-        policy: "",
-        ttl_seconds: None,
-        dns_names: &[],
-        key_algorithm: "",
-        serial: "",
-        ca_key_id: "",
+        ..Entry::default()
     }
 }
 
 /// The ID that a refused request asked for, if it is one.
-fn asked_for(request: &RequestFacts) -> Option<String> {
+fn wanted(request: &RequestFacts) -> Option<String> {
     let pem = std::str::from_utf8(&request.request).ok()?;
     Some(Csr::from_pem(pem).ok()?.id().as_str().to_owned())
-}
-
-/// What is left of a certificate's life when it leaves.
-fn lifetime(svid: &X509Svid, now: SystemTime) -> Option<u64> {
-    // Certificates end on whole seconds, and began on one.
-    svid.not_after().duration_since(now).ok().map(|left| left.as_secs_f64().ceil() as u64)
 }

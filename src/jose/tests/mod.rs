@@ -33,6 +33,7 @@ fn claims() -> JwtClaims {
         expires_at: now() + Duration::from_secs(300),
         issuer: None,
         jti: false,
+        extra: Default::default(),
     }
 }
 

@@ -16,6 +16,7 @@ fn a_token_of_each_kind_of_key_says_what_it_was_told_and_verifies() {
             issued_at: now() + Duration::from_millis(999),
             issuer: Some("https://issuer.example.org".to_owned()),
             jti: true,
+            extra: Default::default(),
             ..claims()
         };
         let svid = key.sign(&wished).unwrap();
@@ -155,6 +156,7 @@ proptest! {
             expires_at: now() + Duration::from_secs(life),
             issuer,
             jti,
+            extra: Default::default(),
         };
         let svid = key.sign(&wished).unwrap();
         let authorities = bundle(&[&key]);

@@ -176,7 +176,9 @@ async fn issue_with(
     let spec = VolumeSpec::parse(&context, None, &domain, &Limits::default()).unwrap();
     let id = SpiffeId::new(&domain, "/ns/shop/sa/cart").unwrap();
     let started = Instant::now();
+    let pod_token = PodTokenCell::default();
     let wish = Wish {
+        pod_token: &pod_token,
         volume: &"csi-1".parse().unwrap(),
         spec: &spec,
         asked: Assigned { id, key_algorithm: spec.key_algorithm },

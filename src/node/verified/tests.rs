@@ -35,6 +35,7 @@ fn token(key: &JwtKey, audience: &str) -> String {
         expires_at: now() + Duration::from_secs(300),
         issuer: None,
         jti: false,
+        extra: Default::default(),
     };
     key.sign(&claims).unwrap().token().to_owned()
 }

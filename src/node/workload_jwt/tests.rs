@@ -78,6 +78,7 @@ impl Signer for TestSigner {
             expires_at: now + TTL,
             issuer: None,
             jti: true,
+            extra: Default::default(),
         };
         Ok(self.key.sign(&claims).unwrap())
     }

@@ -36,6 +36,7 @@ pub(super) fn request(n: usize) -> SignRequest {
         explicit_ttl: None,
         explicit_key_algorithm: None,
         dns_names: Vec::new(),
+        pod_token: None,
     }
 }
 

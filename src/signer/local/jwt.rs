@@ -1,6 +1,7 @@
 //! The JWT key of a local signer: found, followed, and signed with.
 
 use std::{
+    collections::BTreeMap,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -196,6 +197,7 @@ impl JwtSigning {
             expires_at,
             issuer: self.config.issuer.clone(),
             jti: self.config.jti,
+            extra: BTreeMap::new(),
         };
         Ok((key, claims))
     }

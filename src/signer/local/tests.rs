@@ -93,6 +93,7 @@ fn request() -> (SignRequest, PrivateKey) {
         explicit_ttl: None,
         explicit_key_algorithm: None,
         dns_names: Vec::new(),
+        pod_token: None,
         csr,
     };
     (request, key)

@@ -107,6 +107,7 @@ fn good_token() -> (Jwtsvid, String) {
         expires_at: SystemClock.now() + Duration::from_secs(300),
         issuer: None,
         jti: false,
+        extra: Default::default(),
     };
     let token = key.sign(&claims).unwrap();
     let keys = [key.authority().to_jwk(None)];

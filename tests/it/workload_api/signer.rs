@@ -115,6 +115,7 @@ impl Signer for HeldSigner {
                 expires_at: now + request.ttl.min(JWT_TTL),
                 issuer: None,
                 jti: false,
+                extra: Default::default(),
             };
             let key = self.jwt.as_ref().unwrap();
             key.sign(&claims).map_err(|error| SignError::new(error.class(), error.to_string()))

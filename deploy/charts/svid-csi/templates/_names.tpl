@@ -75,12 +75,39 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- /* Whether this release runs the controller: "true" or nothing. */}}
 {{- define "svid-csi.controller" -}}
 {{- $wish := toString .Values.controller.enabled }}
-{{- if or (eq $wish "true") (and (eq $wish "auto") (eq .Values.signer "csr") (not .Values.controller.username)) }}true{{ end }}
+{{- if or (eq $wish "true") (and (eq $wish "auto") (include "svid-csi.decided" .) (not .Values.controller.username)) }}true{{ end }}
+{{- end }}
+
+{{- /* Whether a controller decides what the nodes get: "true" or nothing. */}}
+{{- define "svid-csi.decided" -}}
+{{- if has .Values.signer (list "csr" "controller") }}true{{ end }}
 {{- end }}
 
 {{- /* Whether there is a controller that the driver works with: "true" or nothing. */}}
 {{- define "svid-csi.cluster" -}}
-{{- if or (eq .Values.signer "csr") (include "svid-csi.controller" .) .Values.controller.username }}true{{ end }}
+{{- if or (include "svid-csi.decided" .) (include "svid-csi.controller" .) .Values.controller.username }}true{{ end }}
+{{- end }}
+
+{{- /* Where nodes ask the controller directly, host:port, or nothing if they don't. */}}
+{{- define "svid-csi.issuing" -}}
+{{- if and (include "svid-csi.decided" .) (or (eq .Values.signer "controller") .Values.jwt.enabled) }}
+{{- if include "svid-csi.controller" . }}
+{{- printf "%s.%s.svc:%v" (include "svid-csi.issuerName" .) .Release.Namespace .Values.controller.issuer.port }}
+{{- else }}
+{{- .Values.controller.address }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- /* At most 63 characters, like a Service's name. */}}
+{{- define "svid-csi.issuerName" -}}
+{{- printf "%s-issuer" (include "svid-csi.fullname" . | trunc 56 | trimSuffix "-") }}
+{{- end }}
+
+{{- /* Audiences of the pods' tokens, as a JSON list. */}}
+{{- define "svid-csi.tokenAudiences" -}}
+{{- $needed := ternary (list "svid.dev") list (include "svid-csi.issuing" . | empty | not) }}
+{{- concat $needed .Values.csiDriver.tokenAudiences | uniq | toJson }}
 {{- end }}
 
 {{- /* Whether the driver talks to the API server: "true" or nothing. */}}
@@ -101,7 +128,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- if eq $wish "auto" }}
 {{- $wish = semverCompare ">=1.35.0-0" .Capabilities.KubeVersion.Version | toString }}
 {{- end }}
-{{- and .Values.csiDriver.tokenAudiences (eq $wish "true") | empty | not }}
+{{- and (include "svid-csi.tokenAudiences" . | fromJsonArray) (eq $wish "true") | empty | not }}
 {{- end }}
 
 {{- /* The API server: a policy can't name it, and its port is the Service's or its own, as the network
@@ -115,5 +142,25 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
   {{- with .Values.networkPolicy.apiServerPeers }}
   to:
     {{- toYaml . | nindent 4 }}
+  {{- end }}
+{{- end }}
+
+{{- /* From a node to the controller, and to who knows where its replicas are. */}}
+{{- define "svid-csi.issuerEgress" -}}
+- ports:
+    {{- range $port := .Values.networkPolicy.dnsPorts }}
+    {{- range $protocol := list "UDP" "TCP" }}
+    - port: {{ $port }}
+      protocol: {{ $protocol }}
+    {{- end }}
+    {{- end }}
+- ports:
+    - port: {{ include "svid-csi.issuing" . | splitList ":" | last }}
+      protocol: TCP
+  {{- if include "svid-csi.controller" . }}
+  to:
+    - podSelector:
+        matchLabels:
+          {{- include "svid-csi.controllerSelector" . | nindent 10 }}
   {{- end }}
 {{- end }}

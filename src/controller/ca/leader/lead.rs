@@ -1,12 +1,16 @@
 //! What the leader does: decides on what was read, writes the Secret, then the ConfigMap.
 
-use tokio::time::Instant;
+use std::sync::Arc;
+
+use tokio::{task::spawn_blocking, time::Instant};
 use tracing::info;
 
 use super::{
     super::{
         CaState, answer, document,
-        lifecycle::{Advanced, Published, Upstream, World, advance, begin, begin_again},
+        lifecycle::{
+            Advanced, Published, Unfinished, Upstream, World, advance, begin, begin_again,
+        },
         moment::Moment,
         publish::{self, Standing},
         request::{Action, Request},
@@ -17,7 +21,10 @@ use super::{
     },
     Follower, Found, Round,
 };
-use crate::k8s::{ApiError, BundleMap, StoredSecret};
+use crate::{
+    jose::JwtKey,
+    k8s::{ApiError, BundleMap, StoredSecret},
+};
 
 // === impl Follower ===
 
@@ -61,10 +68,12 @@ impl Follower {
         });
         let status = map.and_then(publish::status);
         let stolen = status.iter().flat_map(|status| &status.authorities);
-        let stolen = stolen.filter_map(Stolen::of).collect();
+        let stolen = stolen.filter_map(Stolen::of);
+        let keys = status.iter().flat_map(|status| &status.jwt_keys);
+        let stolen = stolen.chain(keys.filter_map(Stolen::of_jwt_key)).collect();
         let answered = status.and_then(|status| status.last_request);
         let home = Home::default();
-        World { published, retiring, upstream, request, answered, home, stolen }
+        World { published, retiring, upstream, request, answered, home, stolen, jwt_key: None }
     }
 
     pub(super) async fn lead(
@@ -98,27 +107,36 @@ impl Follower {
         };
         let Advanced { state, problems: found } = match made {
             Ok(advanced) => advanced,
+            Err(Unfinished::NeedsJwtKey) => match self.make_jwt_key().await {
+                Ok(()) => return Ok(Round::Again),
+                Err(reason) => {
+                    problems.push(format!("the next JWT key can't be made: {reason}"));
+                    return self.stand_still(map, world, &problems, now).await;
+                }
+            },
             Err(error) => {
-                problems.push(format!("the next CA can't be made: {error}"));
+                problems.push(error.to_string());
                 return self.stand_still(map, world, &problems, now).await;
             }
         };
         problems.extend(found);
-        let wrote = match stored {
-            Some((before, _)) if *before == state => false,
-            Some((before, stored)) => {
-                let written = self.secret.replace(*stored, document::encode(&state)).await?;
-                self.wrote(written, &state);
-                tell(Some(&before), &state);
-                true
-            }
-            None => {
-                let written = self.secret.create(document::encode(&state)).await?;
-                self.wrote(written, &state);
-                tell(None, &state);
-                true
-            }
-        };
+        let (before, stored) = stored.unzip();
+        let wrote = before.as_deref() != Some(&state);
+        if wrote {
+            let data = match document::encode(&state) {
+                Ok(data) => data,
+                Err(error) => {
+                    problems.push(format!("the JWT keys can't be written down: {error}"));
+                    return self.stand_still(map, world, &problems, now).await;
+                }
+            };
+            let written = match stored {
+                Some(stored) => self.secret.replace(*stored, data).await?,
+                None => self.secret.create(data).await?,
+            };
+            self.wrote(written, &state);
+            tell(before.as_deref(), &state);
+        }
         let standing = Standing { state: &state, settings: &settings, problems: &problems, now };
         let content = match standing.content(map.as_ref()) {
             Ok(content) => content,
@@ -160,6 +178,15 @@ impl Follower {
         }
     }
 
+    /// Makes a JWT key for the next round. RSA takes up to seconds.
+    async fn make_jwt_key(&mut self) -> Result<(), String> {
+        let algorithm = self.keyring.settings.jwt.key_algorithm;
+        let made = spawn_blocking(move || JwtKey::generate(algorithm)).await;
+        let key = made.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
+        self.jwt_key = Some(Arc::new(key));
+        Ok(())
+    }
+
     fn wrote(&mut self, written: StoredSecret, state: &CaState) {
         self.decoded = Some((written.version().to_owned(), state.clone()));
         self.keyring.heard(Some(state.clone()), Instant::now());
@@ -191,11 +218,27 @@ fn tell(before: Option<&CaState>, after: &CaState) {
             info!(id = gone.ca.id, key_id = gone.ca.key_id, "CA removed from the bundle");
         }
     }
+    tell_of_jwt_keys(before, after);
     let answered = |state: &CaState| state.answer.clone();
     if let Some(answer) = answered(after)
         && before.and_then(answered).as_ref() != Some(&answer)
     {
         let (action, outcome) = (answer.action.as_str(), answer.outcome.as_str());
         info!(action, outcome, message = answer.message, "request to the CA");
+    }
+}
+
+fn tell_of_jwt_keys(before: Option<&CaState>, after: &CaState) {
+    for entry in &after.jwt_keys {
+        let was = before.and_then(|before| before.jwt_key(&entry.key.id));
+        let is = entry.stage.label();
+        if was.map(|was| was.stage.label()) != Some(is) {
+            info!(key_id = entry.key_id(), state = is, not_after = %entry.end, "JWT key");
+        }
+    }
+    for gone in before.iter().flat_map(|before| &before.jwt_keys) {
+        if after.jwt_key(&gone.key.id).is_none() {
+            info!(key_id = gone.key_id(), "JWT key removed from the bundle");
+        }
     }
 }

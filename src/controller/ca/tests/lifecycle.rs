@@ -3,8 +3,8 @@
 use super::*;
 use crate::controller::ca::{
     LastRequest, Outcome,
-    entry::Stage,
     settings::{HANDOVER, RETIRING, SKEW},
+    stage::Stage,
 };
 
 #[test]
@@ -63,11 +63,13 @@ fn a_prepared_ca_waits_for_its_publication_and_not_for_one_that_did_not_happen()
     let old = leader.world.published.clone();
     leader.now = half;
     // The Secret was written, and then the leader died before it wrote the ConfigMap.
-    let crashed = advance(leader.state(), &leader.world, &leader.settings, half).unwrap();
+    let crashed = stepped(&mut leader.world, |world| {
+        advance(leader.state.as_ref().unwrap(), world, &leader.settings, half)
+    });
     leader.state = Some(crashed.state);
     let two_thirds = leader.active().sixths(4);
     leader.now = two_thirds.after(HOUR);
-    let waiting = advance(leader.state(), &leader.world, &leader.settings, leader.now).unwrap();
+    let waiting = leader.next();
     assert_eq!(waiting.state.entries[1].stage.label(), "prepared", "never published");
 
     leader.act();
@@ -160,7 +162,7 @@ fn someone_elses_root_is_taken_out_again() {
     let sequence = leader.state().sequence + 1_000;
     let both = ours.merged(&theirs).with_sequence(Some(sequence));
     leader.world.published = Some(Published { bundle: both, ours: false });
-    let next = advance(leader.state(), &leader.world, &leader.settings, leader.now).unwrap();
+    let next = leader.next();
     assert!(next.problems[0].contains("not ours"), "{:?}", next.problems);
     assert_eq!(next.state.sequence, sequence + 1, "nodes take only what is newer");
     assert_eq!(next.state.roots(), ours.x509_authorities());

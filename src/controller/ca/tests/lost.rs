@@ -19,7 +19,9 @@ fn lost(keep_memory: bool) -> (Leader, Vec<String>) {
         force: false,
         at: leader.now,
     });
-    let begun = begin_again(last.as_ref(), &leader.world, &leader.settings, leader.now).unwrap();
+    let begun = stepped(&mut leader.world, |world| {
+        begin_again(last.as_ref(), world, &leader.settings, leader.now)
+    });
     leader.state = Some(begun.state);
     leader.publish();
     leader.act();

@@ -15,12 +15,13 @@ use std::{sync::Arc, time::Duration};
 use super::{
     CaSettings, CaState,
     entry::Entry,
-    lifecycle::{Published, Upstream, World, advance, begin},
+    lifecycle::{Advanced, Published, Unfinished, Upstream, World, advance, begin},
     moment::Moment,
     request::{Action, Answer, Request},
 };
 use crate::{
     id::TrustDomain,
+    jose::{JwtKey, JwtKeyAlgorithm},
     pki::{Authority, Certificate, KeyAlgorithm},
 };
 
@@ -43,6 +44,18 @@ fn settings() -> CaSettings {
 fn authority(lifetime: Duration, now: Moment) -> Arc<Authority> {
     let made = Authority::create(&domain(), KeyAlgorithm::EcdsaP256, lifetime, now.time());
     Arc::new(made.unwrap())
+}
+
+/// Takes a step, with a new JWT key if it needs one. ECDSA: RSA takes long.
+fn stepped(world: &mut World, step: impl Fn(&World) -> Result<Advanced, Unfinished>) -> Advanced {
+    world.jwt_key = None;
+    match step(world) {
+        Err(Unfinished::NeedsJwtKey) => {
+            world.jwt_key = Some(Arc::new(JwtKey::generate(JwtKeyAlgorithm::Es256).unwrap()));
+            step(world).unwrap()
+        }
+        next => next.unwrap(),
+    }
 }
 
 /// A leader that is alone: what it decides is stored and published at once.
@@ -71,10 +84,7 @@ impl Leader {
     /// Acts until nothing more is to be done now.
     fn act(&mut self) -> &mut Self {
         for _ in 0..10 {
-            let next = match &self.state {
-                None => begin(&self.world, &self.settings, self.now).unwrap(),
-                Some(state) => advance(state, &self.world, &self.settings, self.now).unwrap(),
-            };
+            let next = self.next();
             self.problems = next.problems;
             let settled = self.state.as_ref() == Some(&next.state);
             self.state = Some(next.state);
@@ -85,6 +95,14 @@ impl Leader {
             self.publish();
         }
         panic!("it never settles: {:?}", self.state);
+    }
+
+    /// Another state by the rules, with a new JWT key if they want one.
+    fn next(&mut self) -> Advanced {
+        stepped(&mut self.world, |world| match &self.state {
+            None => begin(world, &self.settings, self.now),
+            Some(state) => advance(state, world, &self.settings, self.now),
+        })
     }
 
     fn publish(&mut self) {

@@ -42,8 +42,8 @@ fn requests_that_make_no_sense_are_refused() {
     let key = leader.act().active_key();
     for (action, key_id, reason) in [
         (Action::Retire, Some(key), "this CA signs"),
-        (Action::Retire, Some("ab".repeat(20)), "no CA with the key"),
-        (Action::Taint, Some("ab".repeat(20)), "no CA with the key"),
+        (Action::Retire, Some("ab".repeat(20)), "no CA or JWT key"),
+        (Action::Taint, Some("ab".repeat(20)), "no CA or JWT key"),
         (Action::Retire, None, "no key was named"),
         (Action::Taint, None, "no key was named"),
         (Action::ReplaceLost, None, "nothing is lost"),

@@ -31,7 +31,7 @@ fn old_copy() -> (Leader, CaState) {
     let mut leader = Leader::new();
     leader.world.home = home("s1", "m1");
     leader.act();
-    let copy = decode(&encode(leader.state()), &domain(), leader.now).unwrap();
+    let copy = decode(&encode(leader.state()).unwrap(), &domain(), leader.now).unwrap();
     leader.after(HOUR);
     leader.ask(Action::Rotate, None, false);
     leader.world.request = None;

@@ -115,9 +115,11 @@ impl Sim {
 
     fn lead(&mut self, replica: usize, dies: bool) {
         let now = self.clock(replica);
-        let next = advance(&self.secret, &self.world, &self.settings, now).unwrap().state;
+        let next =
+            stepped(&mut self.world, |world| advance(&self.secret, world, &self.settings, now))
+                .state;
         // Through the Secret, as it would be read by the next leader.
-        self.secret = decode(&encode(&next), &domain(), now).unwrap();
+        self.secret = decode(&encode(&next).unwrap(), &domain(), now).unwrap();
         assert_eq!(self.secret, next);
         let last = self.world.published.as_ref().unwrap().bundle.clone();
         if dies {

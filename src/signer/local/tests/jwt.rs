@@ -31,6 +31,7 @@ fn jwt_request() -> JwtRequest {
         id: request.id,
         audience: vec!["reports".to_owned()],
         ttl: Duration::MAX / 4,
+        pod_token: None,
     }
 }
 
@@ -268,6 +269,7 @@ fn prefix(key: &JwtKey) -> String {
         expires_at: UNIX_EPOCH + Duration::from_secs(1),
         issuer: None,
         jti: false,
+        extra: Default::default(),
     };
     let token = key.sign(&claims).unwrap();
     token.token().split_once('.').unwrap().0.to_owned()
