@@ -6,7 +6,6 @@ use crate::{
     command::Run,
     control::{BUNDLE, Control},
     ground::{Ground, NAMESPACE},
-    signer::Signer,
 };
 
 /// Writes it all below `directory`, as far as it can be had.
@@ -19,7 +18,7 @@ pub fn collect(ground: &Ground, directory: &Path) {
         ("events.txt".to_owned(), kubectl("get events -A --sort-by=.metadata.creationTimestamp")),
         ("objects.txt".to_owned(), kubectl("get nodes,csinodes,csidrivers,daemonsets -A -o wide")),
     ];
-    if ground.signer == Signer::Csr {
+    if ground.signer.is_decided() {
         let requests = kubectl("get certificatesigningrequests -o yaml");
         wanted.push(("requests.yaml".to_owned(), requests));
         wanted.push(("policies.yaml".to_owned(), kubectl("get svidpolicies -o yaml")));

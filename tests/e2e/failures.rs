@@ -15,7 +15,6 @@ use crate::{
     outage,
     patience::eventually,
     pod::Pod,
-    signer::Signer,
     story::{Seen, Story},
     watch::View,
     workload::{CONTAINER, MOUNT, Workload},
@@ -42,9 +41,9 @@ pub fn run(ground: &Ground, story: &Story) -> Result<Seen> {
         let crowd = crowd.join().map_err(panicked)?.context("a namespace of 50 pods");
         let users = users.join().map_err(panicked)?.context("a user's mistakes");
         // This takes the signer from everybody.
-        let without = match ground.signer {
-            Signer::Csr => outage::run(ground, USER, story).context("a controller that is away"),
-            Signer::Local => Ok(String::new()),
+        let without = match ground.signer.is_decided() {
+            true => outage::run(ground, USER, story).context("a controller that is away"),
+            false => Ok(String::new()),
         };
         let late = late.join().map_err(panicked)?.context("a signer that is away");
         crowd.and(users)?;

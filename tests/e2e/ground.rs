@@ -49,7 +49,7 @@ pub struct Ground {
 
 impl Ground {
     /// By the environment; nothing is started yet.
-    pub fn from_environment() -> Result<Self> {
+    pub fn from_environment(signer: Signer) -> Result<Self> {
         let setting = |name: &str| env::var(name).ok().filter(|value| !value.is_empty());
         let out = repository().join("target/e2e");
         fs::create_dir_all(&out)?;
@@ -59,7 +59,7 @@ impl Ground {
         let image = setting("IMAGE").unwrap_or(format!("localhost/svid-csi:{version}"));
         Ok(Self {
             cluster: Cluster::new(own.then(|| directory.into())),
-            signer: Signer::from_environment()?,
+            signer,
             image,
             example_image: setting("EXAMPLE_IMAGE").unwrap_or(EXAMPLE_IMAGE.to_owned()),
             ca: Mutex::new(Arc::new(Ca::make(&out.join("ca"), "e2e")?)),
@@ -112,9 +112,9 @@ impl Ground {
     /// The driver's namespace, where the nodes sign with the CA.
     pub fn prepare_namespace(&self) -> Result<()> {
         self.privileged_namespace(NAMESPACE)?;
-        match self.signer {
-            Signer::Csr => Ok(()),
-            Signer::Local => self.cluster.apply(&[self.ca().secret()?]),
+        match self.signer.is_decided() {
+            true => Ok(()),
+            false => self.cluster.apply(&[self.ca().secret()?]),
         }
     }
 
@@ -242,7 +242,7 @@ impl Ground {
             self.cluster.kubectl(args.into_iter().chain(names))?;
         }
         self.driver_is_ready(Duration::from_mins(1))?;
-        if self.signer == Signer::Csr {
+        if self.signer.is_decided() {
             Control::of(self).settled(REPLICAS)?;
         }
         if self.cluster.is_ours() {

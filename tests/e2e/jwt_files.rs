@@ -1,41 +1,52 @@
-//! Volumes with JWT-SVIDs in files: written where the driver has a key for them, refused elsewhere by
-//! a text that says what to set.
+//! Volumes with JWT-SVIDs in files: written where the policy allows the audience, refused elsewhere by
+//! a text that says which policy and what it allows.
 
 use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context, Result, ensure};
-use serde_json::Value;
+use serde_json::{Value, json};
 use svid_csi::{jose, pki::TrustBundle};
 
 use crate::{
-    ground::{DRIVER, Ground, TRUST_DOMAIN},
+    ground::{Ground, TRUST_DOMAIN},
     patience::{eventually, now},
     workload::{CONTAINER, MOUNT},
     workload_api::{confined, restricted},
 };
 
-pub const POD: &str = "jwt-files";
-/// What a person whose driver signs no JWT-SVIDs reads everywhere.
-pub const WHAT_TO_SET: &str = "jwt.key";
+const POD: &str = "jwt-files";
+const REFUSED: &str = "jwt-refused";
+const POLICY: &str = "e2e-jwt-refused";
 const FILES: &str = "example.jwt=example;both.jwt=example,other";
 const LIMIT: Duration = Duration::from_secs(90);
 
-/// Applies a pod that wants JWT-SVIDs; the Event that refuses it.
+/// Applies a pod that wants a JWT-SVID for an audience beyond its policy; the Event that refuses it.
 pub fn refused(ground: &Ground, namespace: &str) -> Result<String> {
-    let name = "jwt-refused";
-    ground.cluster.apply(&[pod(ground, namespace, name, DRIVER)])?;
-    let wanted = ["FailedPrecondition", "csi.svid.dev/jwt", WHAT_TO_SET];
-    eventually(&format!("an Event of {name} that says {wanted:?}"), LIMIT, || {
-        let events = ground.cluster.events(namespace, name)?;
+    ground.cluster.apply(&[
+        json!({
+            "apiVersion": "svid.dev/v1alpha1", "kind": "SvidPolicy",
+            "metadata": {"name": POLICY},
+            "spec": {
+                "priority": 1000,
+                "selector": {"pods": {"matchLabels": {"app": REFUSED}}},
+                "jwt": {"audiences": ["example"]},
+            },
+        }),
+        pod(ground, namespace, REFUSED),
+    ])?;
+    let wanted = ["other", POLICY];
+    let event = eventually(&format!("an Event of {REFUSED} that says {wanted:?}"), LIMIT, || {
+        let events = ground.cluster.events(namespace, REFUSED)?;
         let found = events.iter().rfind(|event| wanted.iter().all(|words| event.contains(words)));
         found.cloned().with_context(|| format!("its Events are {events:?}"))
-    })
+    });
+    ground.cluster.kubectl(["delete", "svidpolicy", POLICY])?;
+    event
 }
 
-/// The same at a driver with a key: each file has a token for its audiences that the volume's own
-/// bundle verifies.
-pub fn written(ground: &Ground, namespace: &str, driver: &str) -> Result<String> {
-    ground.cluster.apply(&[pod(ground, namespace, POD, driver)])?;
+/// Each file has a token for its audiences that the volume's own bundle verifies.
+pub fn written(ground: &Ground, namespace: &str) -> Result<String> {
+    ground.cluster.apply(&[pod(ground, namespace, POD)])?;
     eventually(&format!("{POD} to have its tokens"), LIMIT, || {
         let pod = ground.cluster.pod(namespace, POD)?;
         ensure!(pod.is_ready(), "it is {}", pod.state());
@@ -60,10 +71,9 @@ pub fn written(ground: &Ground, namespace: &str, driver: &str) -> Result<String>
     })
 }
 
-fn pod(ground: &Ground, namespace: &str, name: &str, driver: &str) -> Value {
+fn pod(ground: &Ground, namespace: &str, name: &str) -> Value {
     let workload = ground.workload(namespace, name).with("jwt", FILES).with("ttl", "1m");
     let mut workload = workload.security(restricted(false));
     workload.spec()["containers"][0]["securityContext"] = confined();
-    workload.spec()["volumes"][0]["csi"]["driver"] = driver.into();
     workload.object()
 }

@@ -68,6 +68,8 @@ struct Suite {
     needs_nodes: bool,
     /// Whether it is about the controller, and so for nobody who signs with `SIGNER=local`.
     needs_controller: bool,
+    /// Whether it runs again with each further signer.
+    brief: bool,
     run: fn(&Ground, &Story) -> Result<Seen>,
 }
 
@@ -77,6 +79,7 @@ const SUITES: &[Suite] = &[
         about: "every file of deploy/examples as it stands",
         needs_nodes: false,
         needs_controller: false,
+        brief: false,
         run: examples::run,
     },
     Suite {
@@ -84,6 +87,7 @@ const SUITES: &[Suite] = &[
         about: "owners and modes for every kind of user, and that nobody else sees or changes a file",
         needs_nodes: false,
         needs_controller: false,
+        brief: false,
         run: ownership::run,
     },
     Suite {
@@ -91,6 +95,7 @@ const SUITES: &[Suite] = &[
         about: "ten renewals and a new CA under the eyes of applications",
         needs_nodes: false,
         needs_controller: false,
+        brief: true,
         run: rotation::run,
     },
     Suite {
@@ -98,6 +103,7 @@ const SUITES: &[Suite] = &[
         about: "a hundred pods at once beside the same pods with an emptyDir",
         needs_nodes: false,
         needs_controller: false,
+        brief: false,
         run: scale::run,
     },
     Suite {
@@ -105,6 +111,7 @@ const SUITES: &[Suite] = &[
         about: "driver killed, upgraded, away for two minutes; kubelet and containerd restarted",
         needs_nodes: true,
         needs_controller: false,
+        brief: false,
         run: restarts::run,
     },
     Suite {
@@ -112,6 +119,7 @@ const SUITES: &[Suite] = &[
         about: "go-spiffe and Python at the volume's socket, through kills and upgrades of the driver",
         needs_nodes: true,
         needs_controller: false,
+        brief: true,
         run: workload_api::run,
     },
     Suite {
@@ -119,6 +127,7 @@ const SUITES: &[Suite] = &[
         about: "a node's processes and memory gone: pods get new keys and certificates",
         needs_nodes: true,
         needs_controller: false,
+        brief: true,
         run: reboot::run,
     },
     Suite {
@@ -126,6 +135,7 @@ const SUITES: &[Suite] = &[
         about: "what a user sees when something is wrong, and that it gets right by itself",
         needs_nodes: true,
         needs_controller: false,
+        brief: false,
         run: failures::run,
     },
     Suite {
@@ -133,6 +143,7 @@ const SUITES: &[Suite] = &[
         about: "install as the README says, upgrade, rollback and uninstall under running pods",
         needs_nodes: true,
         needs_controller: true,
+        brief: false,
         run: helm::run,
     },
     Suite {
@@ -140,6 +151,7 @@ const SUITES: &[Suite] = &[
         about: "with a node's credentials: identities of other pods, hostile requests, the CA",
         needs_nodes: true,
         needs_controller: true,
+        brief: false,
         run: attack::run,
     },
     Suite {
@@ -147,6 +159,7 @@ const SUITES: &[Suite] = &[
         about: "the CA replaced twice under mutual TLS, the leading controller killed in every phase",
         needs_nodes: true,
         needs_controller: true,
+        brief: false,
         run: ca_rotation::run,
     },
     Suite {
@@ -154,6 +167,7 @@ const SUITES: &[Suite] = &[
         about: "no controller for a quarter of the SVIDs' life, while they fall due",
         needs_nodes: true,
         needs_controller: true,
+        brief: false,
         run: away::run,
     },
     Suite {
@@ -161,12 +175,14 @@ const SUITES: &[Suite] = &[
         about: "from signer local to csr under mutual TLS by two upgrades",
         needs_nodes: true,
         needs_controller: true,
+        brief: false,
         run: leave_local::run,
     },
 ];
 
-const USAGE: &str = "usage: make e2e [SUITE=name,…] [SIGNER=csr|local] [KEEP=1]
-  SIGNER=local  the CA's key on every node; otherwise csr, the chart's default
+const USAGE: &str = "usage: make e2e [SUITE=name,…] [SIGNER=csr|controller|local] [KEEP=1]
+  SIGNER=csr,controller  all with the first, the brief ones (*) again after an upgrade to the next;
+                csr, the chart's default, unless said; local is the CA's key on every node
   KEEP=1        uses the cluster that is up, if it is, and leaves it up
   ROUNDS=2      suite scale: each kind of pod twice
   CLUSTER_DIR   where the cluster keeps its state (/var/tmp/svid-csi-e2e)
@@ -198,18 +214,23 @@ fn tested() -> Result<bool> {
         bail!("there is no suite {name}\n{}", usage());
     }
     heed_signals()?;
-    let ground = Ground::from_environment()?;
+    let (signer, further) = signers()?;
+    let mut ground = Ground::from_environment(signer)?;
     ground.is_free()?;
     let mut results = Results::default();
     let laid = caught(|| ground.lay(&Story::begin("the cluster")));
     if let Err(error) = &laid {
         failed(&ground, "the cluster", error);
     } else {
-        let chosen = SUITES.iter().filter(|s| names.is_empty() || names.contains(&s.name));
-        for suite in chosen {
-            if interrupted() || !run(&ground, suite, &mut results) {
-                break;
-            }
+        let named = |suite: &&Suite| names.is_empty() || names.contains(&suite.name);
+        let mut fit = SUITES.iter().filter(named).all(|s| run(&ground, s, s.name, &mut results));
+        for signer in further {
+            fit = fit && changed_to(&mut ground, signer, &mut results);
+            fit = fit
+                && SUITES.iter().filter(named).filter(|suite| suite.brief).all(|suite| {
+                    let name = format!("{}-{}", suite.name, signer.name());
+                    run(&ground, suite, &name, &mut results)
+                });
         }
     }
     let shown = results.show(&ground.out);
@@ -219,9 +240,38 @@ fn tested() -> Result<bool> {
     Ok(results.are_good() && !interrupted())
 }
 
+/// The first, with which everything runs, and the others.
+fn signers() -> Result<(Signer, Vec<Signer>)> {
+    let mut signers = Signer::from_environment()?;
+    let first = signers.remove(0);
+    Ok((first, signers))
+}
+
+/// Upgrades to another signer, as a person does: whether it can be worked with.
+fn changed_to(ground: &mut Ground, signer: Signer, results: &mut Results) -> bool {
+    if interrupted() {
+        return false;
+    }
+    ground.signer = signer;
+    let name = format!("to-{}", signer.name());
+    let story = Story::begin(&name);
+    let changed = caught(|| ground.install(&[]).and_then(|()| ground.sweep()));
+    let outcome = match &changed {
+        Ok(()) => Outcome::Passed(Seen::new("upgraded, and ready on every node")),
+        Err(error) => {
+            failed(ground, &name, error);
+            Outcome::Failed(format!("{error:#}"))
+        }
+    };
+    results.add(&name, story.elapsed().as_secs_f64(), outcome);
+    changed.is_ok()
+}
+
 /// Whether the next suite still finds what it needs.
-fn run(ground: &Ground, suite: &Suite, results: &mut Results) -> bool {
-    let name = suite.name;
+fn run(ground: &Ground, suite: &Suite, name: &str, results: &mut Results) -> bool {
+    if interrupted() {
+        return false;
+    }
     if let Some(reason) = suite.unfit(ground) {
         say(&format!("{name}: skipped: {reason}"));
         results.add(name, 0.0, Outcome::Skipped);
@@ -260,7 +310,7 @@ impl Suite {
         if self.needs_nodes && !ground.cluster.is_ours() {
             return Some("it needs the nodes themselves, and this cluster is yours");
         }
-        let local = ground.signer == Signer::Local;
+        let local = !ground.signer.is_decided();
         (self.needs_controller && local).then_some("it is about the controller; SIGNER=csr runs it")
     }
 }
@@ -292,7 +342,10 @@ fn panicked(panic: &(dyn Any + Send)) -> anyhow::Error {
 }
 
 fn usage() -> String {
-    let lines = SUITES.iter().map(|suite| format!("\n  {:<11}  {}", suite.name, suite.about));
+    let lines = SUITES.iter().map(|suite| {
+        let mark = if suite.brief { "*" } else { " " };
+        format!("\n {mark}{:<11}  {}", suite.name, suite.about)
+    });
     lines.fold(USAGE.to_owned(), |all, line| all + &line)
 }
 

@@ -15,14 +15,14 @@ pub enum Outcome {
 
 #[derive(Default)]
 pub struct Results {
-    suites: Vec<(&'static str, f64, Outcome)>,
+    suites: Vec<(String, f64, Outcome)>,
 }
 
 // === impl Results ===
 
 impl Results {
-    pub fn add(&mut self, name: &'static str, seconds: f64, outcome: Outcome) {
-        self.suites.push((name, seconds, outcome));
+    pub fn add(&mut self, name: &str, seconds: f64, outcome: Outcome) {
+        self.suites.push((name.to_owned(), seconds, outcome));
     }
 
     pub fn are_good(&self) -> bool {
@@ -32,7 +32,7 @@ impl Results {
     pub fn show(&self, directory: &Path) -> Result<()> {
         let mut counts = [0; 3];
         let mut suites = Vec::new();
-        say(&format!("\n{:<11} {:<8} {:>5}  seen", "suite", "", "s"));
+        say(&format!("\n{:<19} {:<8} {:>5}  seen", "suite", "", "s"));
         for (name, seconds, outcome) in &self.suites {
             let (index, word, seen, figures) = match outcome {
                 Outcome::Passed(seen) => (0, "passed", seen.line.as_str(), &seen.figures),
@@ -41,7 +41,7 @@ impl Results {
             };
             counts[index] += 1;
             let line = seen.lines().next().unwrap_or_default();
-            say(&format!("{name:<11} {word:<8} {seconds:>5.0}  {line}"));
+            say(&format!("{name:<19} {word:<8} {seconds:>5.0}  {line}"));
             suites.push(json!({
                 "name": name, "result": word, "seconds": seconds, "seen": seen, "figures": figures,
             }));

@@ -12,7 +12,6 @@ use crate::{
     ground::{Ground, repository},
     observer::Observer,
     patience::{eventually, now},
-    signer::Signer,
     story::{Seen, Story},
 };
 
@@ -64,15 +63,15 @@ pub fn run(ground: &Ground, story: &Story) -> Result<Seen> {
 
 /// Has the CA replaced as an operator does: the roots until now, and the new one.
 fn another_ca(ground: &Ground, story: &Story) -> Result<(TrustBundle, TrustBundle)> {
-    match ground.signer {
-        Signer::Local => {
+    match ground.signer.is_decided() {
+        false => {
             let ca = Ca::make(&ground.out.join("ca"), "e2e-rotation")?;
             let roots = (ground.ca().root()?, ca.root()?);
             ground.replace_ca(ca)?;
             story.step("the CA's Secret holds another CA");
             Ok(roots)
         }
-        Signer::Csr => {
+        true => {
             let roots = Control::of(ground).rotate()?;
             story.step("`svid-csi ca rotate`: the controller has another CA");
             Ok(roots)

@@ -10,13 +10,11 @@ use serde_json::{Value, json};
 use crate::{
     cluster::name_of,
     control::Control,
-    ground::{DRIVER, Ground},
+    ground::Ground,
     jwt_files,
-    late::Late,
     patience::eventually,
     pod::Pod,
     restarts::{kill_drivers, runs_image},
-    signer::Signer,
     story::{Seen, Story},
     workload::CONTAINER,
 };
@@ -42,11 +40,9 @@ struct Report {
     waits: u64,
 }
 
-/// The applications, two on every node, with volumes of one driver.
+/// The applications, two on every node.
 struct Applications<'a> {
     ground: &'a Ground,
-    /// Whether that driver has a key for JWT-SVIDs.
-    jwt: bool,
     pods: Vec<Pod>,
 }
 
@@ -55,20 +51,13 @@ pub fn run(ground: &Ground, story: &Story) -> Result<Seen> {
     ground.namespace(NAMESPACE)?;
     let level = "pod-security.kubernetes.io/enforce=restricted";
     ground.cluster.kubectl(["label", "--overwrite", "namespace", NAMESPACE, level])?;
-    let own = Applications::start(ground, DRIVER, ground.signer == Signer::Local)?;
-    story.step(&format!("{} applications use the socket", own.pods.len()));
-    let refused = match own.jwt {
-        true => None,
-        false => Some(jwt_files::refused(ground, NAMESPACE)?),
-    };
-    // The controller signs no JWT-SVIDs, so that with it a second driver shows them.
-    let late = Late::installed(ground)?;
-    late.set_ca(Some(ground.ca().secret()?))?;
-    late.admit()?;
-    let local = Applications::start(ground, Late::DRIVER, true)?;
-    let file = jwt_files::written(ground, NAMESPACE, Late::DRIVER)?;
-    story.step(&format!("{} more at a driver that signs itself; {file}", local.pods.len()));
-    refused.iter().for_each(|event| story.step(&format!("refused: {event}")));
+    let own = Applications::start(ground)?;
+    let file = jwt_files::written(ground, NAMESPACE)?;
+    story.step(&format!("{} applications use the socket; {file}", own.pods.len()));
+    if ground.signer.is_decided() {
+        let event = jwt_files::refused(ground, NAMESPACE)?;
+        story.step(&format!("refused: {event}"));
+    }
 
     kill_drivers(ground)?;
     own.go_on().context("after SIGKILL to the driver")?;
@@ -79,18 +68,14 @@ pub fn run(ground: &Ground, story: &Story) -> Result<Seen> {
     own.go_on().context("after the upgrade to another image")?;
     story.step("upgraded to another image: each follows it again");
 
-    late.restart()?;
-    if ground.signer == Signer::Csr {
+    if ground.signer.is_decided() {
         Control::of(ground).rotate()?;
     }
     ground.install(&[])?;
     own.go_on().context("after the way back and another CA")?;
-    local.go_on().context("after a restart of the driver that signs itself")?;
     story.step("back to the first image, and to another CA: each follows");
 
-    let mut seen = own.reports()?;
-    seen.extend(local.reports()?);
-    late.remove(NAMESPACE, &[local.names(), vec![jwt_files::POD]].concat())?;
+    let seen = own.reports()?;
     let sum = |figure: fn(&Report) -> u64| seen.iter().map(figure).sum::<u64>();
     let least = seen.iter().map(|report| report.renewals).min().unwrap_or_default();
     ensure!(least >= 3, "an application saw {least} rotations only");
@@ -115,15 +100,15 @@ pub fn run(ground: &Ground, story: &Story) -> Result<Seen> {
 // === impl Applications ===
 
 impl<'a> Applications<'a> {
-    /// Starts them and waits until each has its identity, and its JWT-SVIDs if there are any.
-    fn start(ground: &'a Ground, driver: &str, jwt: bool) -> Result<Self> {
+    /// Starts them and waits until each has its identity and its JWT-SVIDs.
+    fn start(ground: &'a Ground) -> Result<Self> {
         let mut objects = Vec::new();
         let nodes = ground.cluster.nodes()?;
         for (n, node) in nodes.iter().enumerate() {
             for (m, program) in PROGRAMS.into_iter().enumerate() {
                 // With an fsGroup the socket is the group's; without, everybody's.
                 let grouped = n % 2 == m % 2;
-                objects.push(application(ground, program, driver, node, grouped));
+                objects.push(application(ground, program, node, grouped));
             }
         }
         ground.cluster.apply(&objects)?;
@@ -136,34 +121,16 @@ impl<'a> Applications<'a> {
             ensure!(pods.len() == names.len(), "{} are there", pods.len());
             Ok(pods)
         })?;
-        let applications = Self { ground, jwt, pods };
+        let applications = Self { ground, pods };
         eventually("the applications' first words", START, || {
             for (pod, report) in applications.pods.iter().zip(applications.reports()?) {
                 ensure!(report.id == pod.spiffe_id(), "{} is {}", pod.name, report.id);
-                applications.has_jwt(pod, &report)?;
+                let served = report.jwt == "served" && report.tokens > 0;
+                ensure!(served, "{} has no JWT-SVID: {report:?}", pod.name);
             }
             Ok(())
         })?;
         Ok(applications)
-    }
-
-    fn names(&self) -> Vec<&str> {
-        self.pods.iter().map(|pod| pod.name.as_str()).collect()
-    }
-
-    /// JWT-SVIDs where the signer has a key for them; elsewhere the reason, and X.509 all the same.
-    fn has_jwt(&self, pod: &Pod, report: &Report) -> Result<()> {
-        if self.jwt {
-            let served = report.jwt == "served" && report.tokens > 0;
-            ensure!(served, "{} has no JWT-SVID: {report:?}", pod.name);
-            return Ok(());
-        }
-        ensure!(report.jwt == "unimplemented", "{}: {report:?}", pod.name);
-        let log = self.ground.cluster.logs(NAMESPACE, &pod.name, CONTAINER)?;
-        let said = log.lines().find(|line| line.starts_with("no JWT-SVIDs here: "));
-        let said = said.with_context(|| format!("{} does not say why", pod.name))?;
-        ensure!(said.contains(jwt_files::WHAT_TO_SET), "{} says {said}", pod.name);
-        Ok(())
     }
 
     /// The same containers run, and since now each has had a new certificate over its socket, has
@@ -178,8 +145,7 @@ impl<'a> Applications<'a> {
                 ensure!(now.serial != before.serial, "{name} still has {}", now.serial);
                 ensure!(now.renewals > before.renewals, "{name} has had no renewal");
                 ensure!(now.handshakes > before.handshakes, "{name} is silent");
-                let tokens = now.tokens > before.tokens || now.jwt != "served";
-                ensure!(tokens && now.jwt == before.jwt, "{name} has had no JWT-SVID: {now:?}");
+                ensure!(now.tokens > before.tokens, "{name} has had no JWT-SVID: {now:?}");
             }
             Ok(())
         })
@@ -230,12 +196,10 @@ impl Report {
 }
 
 /// A pod that runs a program of the examples' image under Pod Security `restricted`.
-fn application(ground: &Ground, program: &str, driver: &str, node: &str, grouped: bool) -> Value {
-    let kind = if driver == DRIVER { "own" } else { "local" };
-    let workload = ground.workload(NAMESPACE, &format!("{kind}-{program}-{node}"));
+fn application(ground: &Ground, program: &str, node: &str, grouped: bool) -> Value {
+    let workload = ground.workload(NAMESPACE, &format!("{program}-{node}"));
     let mut workload = workload.on(node).with("ttl", TTL).security(restricted(grouped));
     let spec = workload.spec();
-    spec["volumes"][0]["csi"]["driver"] = driver.into();
     let container = &mut spec["containers"][0];
     container["command"] = json!([format!("/usr/local/bin/{program}")]);
     container["env"] =
