@@ -110,6 +110,14 @@ impl<'a> Control<'a> {
         Ok(found.map(|a| a["id"].as_str().unwrap_or_default().to_owned()).collect())
     }
 
+    /// The JWT keys in this state, by `kid`.
+    pub fn jwt_keys(&self, state: &str) -> Result<Vec<String>> {
+        let status = self.status()?;
+        let all = status["jwtKeys"].as_array().into_iter().flatten();
+        let found = all.filter(|key| key["state"] == state);
+        Ok(found.map(|key| key["keyId"].as_str().unwrap_or_default().to_owned()).collect())
+    }
+
     fn published(&self, key: &str) -> Result<String> {
         let map = self.ground.cluster.get(NAMESPACE, "configmap", BUNDLE)?;
         let text = map["data"][key].as_str();

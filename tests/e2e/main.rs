@@ -156,7 +156,7 @@ const SUITES: &[Suite] = &[
     },
     Suite {
         name: "ca-rotation",
-        about: "the CA replaced twice under mutual TLS, the leading controller killed in every phase",
+        about: "CA and JWT key replaced twice under mutual TLS and JWT-SVIDs, the leader killed in every phase",
         needs_nodes: true,
         needs_controller: true,
         brief: false,

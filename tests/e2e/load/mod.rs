@@ -3,14 +3,16 @@
 use std::{fs, time::Duration};
 
 use anyhow::{Context, Result, bail, ensure};
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD as URL_SAFE};
 use serde::Deserialize;
 use serde_json::json;
-use svid_csi::pki::{TrustBundle, X509Svid};
+use svid_csi::pki::TrustBundle;
 
 use crate::{
     ground::{Ground, TRUST_DOMAIN},
     patience::{eventually, now},
     pod::Pod,
+    set::Set,
     workload::{CONTAINER, MOUNT},
 };
 
@@ -35,6 +37,8 @@ pub struct Tally {
     pub calls: u64,
     /// And as a server.
     pub served: u64,
+    /// JWT-SVIDs of clients, each verified by an independent library and the own bundle.
+    pub tokens: u64,
     /// How often a set was replaced by the next.
     pub reloads: i64,
     /// TCP connections that came only at another try.
@@ -47,6 +51,25 @@ pub struct Tally {
 impl<'a> Load<'a> {
     /// Starts so many pods over all nodes and lets them call each other.
     pub fn start(ground: &'a Ground, namespace: &'a str, count: usize, ttl: &str) -> Result<Self> {
+        Self::start_with(ground, namespace, count, &[("ttl", ttl)])
+    }
+
+    /// The same with JWT-SVIDs, which callers send and servers verify.
+    pub fn with_tokens(
+        ground: &'a Ground,
+        namespace: &'a str,
+        count: usize,
+        ttl: &str,
+    ) -> Result<Self> {
+        Self::start_with(ground, namespace, count, &[("ttl", ttl), ("jwt", "peers.jwt=peers")])
+    }
+
+    fn start_with(
+        ground: &'a Ground,
+        namespace: &'a str,
+        count: usize,
+        attributes: &[(&str, &str)],
+    ) -> Result<Self> {
         ground.namespace(namespace)?;
         let nodes = ground.cluster.nodes()?;
         let program = json!({
@@ -57,7 +80,8 @@ impl<'a> Load<'a> {
         let mut objects = vec![program];
         for n in 0..count {
             let pod = ground.workload(namespace, &format!("peer-{n:02}"));
-            let mut pod = pod.on(&nodes[n % nodes.len()]).with("ttl", ttl);
+            let pod = pod.on(&nodes[n % nodes.len()]);
+            let mut pod = attributes.iter().fold(pod, |pod, (key, value)| pod.with(key, value));
             add_program(pod.spec(), namespace);
             objects.push(pod.object());
         }
@@ -100,6 +124,7 @@ impl<'a> Load<'a> {
             let tally = tally(pod)?;
             sum.calls += tally.calls;
             sum.served += tally.served;
+            sum.tokens += tally.tokens;
             sum.reloads += tally.reloads;
             sum.retries += tally.retries;
             failures
@@ -149,28 +174,37 @@ impl<'a> Load<'a> {
 
     /// Waits until every pod trusts all these roots.
     pub fn trusts(&self, roots: &TrustBundle) -> Result<()> {
-        self.wait("the roots in every volume", RENEWAL, |_, bundle| {
-            roots.x509_authorities().iter().all(|root| bundle.contains(root))
+        self.wait("the roots in every volume", RENEWAL, |set| {
+            roots.x509_authorities().iter().all(|root| set.bundle.contains(root))
         })
     }
 
     /// Waits until every pod's SVID is under one of these roots.
     pub fn is_under(&self, roots: &TrustBundle, within: Duration) -> Result<()> {
-        self.wait("SVIDs under the CA", within, |svid, _| svid.verify_chain(roots, now()).is_ok())
+        self.wait("SVIDs under the CA", within, |set| set.svid.verify_chain(roots, now()).is_ok())
     }
 
-    fn wait(
-        &self,
-        what: &str,
-        within: Duration,
-        wanted: impl Fn(&X509Svid, &TrustBundle) -> bool,
-    ) -> Result<()> {
+    /// Waits until every pod's bundle has this JWT key.
+    pub fn knows(&self, kid: &str) -> Result<()> {
+        self.wait("the JWT key in every volume", RENEWAL, |set| {
+            set.files.get("bundle.json").is_some_and(|bundle| bundle.contains(kid))
+        })
+    }
+
+    /// Waits until every pod's JWT-SVID is signed with this key.
+    pub fn is_signed_with(&self, kid: &str, within: Duration) -> Result<()> {
+        self.wait("JWT-SVIDs by the new key", within, |set| {
+            set.files.get("peers.jwt").and_then(|token| kid_of(token)).as_deref() == Some(kid)
+        })
+    }
+
+    fn wait(&self, what: &str, within: Duration, wanted: impl Fn(&Set) -> bool) -> Result<()> {
         let mut lacking: Vec<_> = self.pods.iter().collect();
         self.until(what, within, || {
             let mut still = Vec::new();
             for pod in &lacking {
                 let set = pod.set(CONTAINER, MOUNT)?;
-                if !wanted(&set.svid, &set.bundle) {
+                if !wanted(&set) {
                     still.push(*pod);
                 }
             }
@@ -217,6 +251,13 @@ fn tally(pod: &Pod) -> Result<Tally> {
     let text =
         fs::read_to_string(&path).with_context(|| format!("{} says nothing yet", pod.name))?;
     Ok(serde_json::from_str(&text)?)
+}
+
+/// Which key signed a token, as its header has it.
+fn kid_of(token: &str) -> Option<String> {
+    let header = URL_SAFE.decode(token.trim().split('.').next()?).ok()?;
+    let header: serde_json::Value = serde_json::from_slice(&header).ok()?;
+    header["kid"].as_str().map(ToOwned::to_owned)
 }
 
 fn calls(pod: &Pod) -> u64 {

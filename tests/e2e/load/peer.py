@@ -1,13 +1,16 @@
 """Serves mutual TLS, and calls the other pods in turn over new connections, for ever.
 
 Its volume is read anew whenever it holds another set, as a careful application does. Each side
-verifies the other's chain and that its SPIFFE ID is in the own namespace. /tmp/peers has the
-addresses of all; /tmp/tally says once a second what was seen."""
+verifies the other's chain and that its SPIFFE ID is in the own namespace. Where the volume has a
+JWT-SVID, the caller sends it, and the server verifies it with PyJWT by the keys in its own bundle.
+/tmp/peers has the addresses of all; /tmp/tally says once a second what was seen."""
 import json, os, socket, ssl, sys, threading, time
+
+import jwt
 
 PERIOD, PATIENCE = float(sys.argv[1]), 60
 lock = threading.Lock()
-tally = {"calls": 0, "served": 0, "reloads": -1, "retries": 0, "failures": []}
+tally = {"calls": 0, "served": 0, "tokens": 0, "reloads": -1, "retries": 0, "failures": []}
 contexts = {}
 
 
@@ -24,6 +27,30 @@ def uri(certificate):
     if len(names) != 1:
         raise ssl.SSLError(f"the peer has the names {names}")
     return names[0]
+
+
+def token():
+    """The own JWT-SVID, or nothing."""
+    try:
+        with open("/svid/peers.jwt") as file:
+            return file.read().strip()
+    except FileNotFoundError:
+        return ""
+
+
+def verify(token, expected):
+    """By the keys that the own volume has now; the token is of the peer whose certificate was seen."""
+    with open("/svid/bundle.json") as file:
+        keys = [key for key in json.load(file)["keys"] if key.get("use") == "jwt-svid"]
+    wanted = jwt.get_unverified_header(token)["kid"]
+    found = [key for key in keys if key["kid"] == wanted]
+    if len(found) != 1:
+        raise jwt.InvalidKeyError(f"{len(found)} of {len(keys)} published keys are {wanted}")
+    key = jwt.PyJWK(found[0], algorithm="RS256")
+    claims = jwt.decode(token, key, algorithms=["RS256"], audience="peers",
+                        options={"require": ["exp", "sub", "aud"]})
+    if claims["sub"] != expected:
+        raise jwt.InvalidTokenError(f"the token is {claims['sub']}'s, the certificate {expected}'s")
 
 
 def context(protocol):
@@ -53,7 +80,12 @@ def serve(tcp):
     try:
         tcp.settimeout(PATIENCE)
         with context(ssl.PROTOCOL_TLS_SERVER).wrap_socket(tcp, server_side=True) as tls:
-            tls.sendall(f"welcome {uri(tls.getpeercert())}\n".encode())
+            peer = uri(tls.getpeercert())
+            presented = tls.makefile("rb").readline(8192).decode().strip()
+            if presented:
+                verify(presented, peer)
+                note("tokens")
+            tls.sendall(f"welcome {peer}\n".encode())
         note("served")
     except Exception as error:
         # What TLS refuses is a failed handshake; a connection that dies is tried again by the caller.
@@ -90,6 +122,7 @@ def shake_hands(address):
         tcp.settimeout(PATIENCE / 3)
         with context(ssl.PROTOCOL_TLS_CLIENT).wrap_socket(tcp) as tls:
             peer = uri(tls.getpeercert())
+            tls.sendall(token().encode() + b"\n")
             # In TLS 1.3 only the first bytes tell that the server took the own certificate.
             if not tls.recv(1024).startswith(b"welcome "):
                 raise ssl.SSLError("the server hung up")
