@@ -151,7 +151,7 @@ mod tests {
         Arc::new(PodFacts {
             namespace: namespace.to_owned(),
             name: name.to_owned(),
-            spec: Arc::new(spec),
+            spec: spec.into(),
             ..PodFacts::default()
         })
     }

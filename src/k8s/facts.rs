@@ -12,11 +12,15 @@ use std::{
 use k8s_openapi::{
     api::{
         certificates::v1::CertificateSigningRequest,
-        core::v1::{Namespace, Node, Pod, PodSpec, ServiceAccount},
+        core::v1::{Namespace, Node, Pod, ServiceAccount},
     },
     apimachinery::pkg::apis::meta::v1::Time,
 };
 
+mod pod_spec;
+
+pub(in crate::k8s) use self::pod_spec::Alike;
+pub use self::pod_spec::KeptSpec;
 use super::ObjectName;
 
 /// A CertificateSigningRequest.
@@ -73,9 +77,9 @@ pub struct PodFacts {
     /// Its UID.
     pub uid: String,
     /// Its labels.
-    pub labels: BTreeMap<String, String>,
+    pub labels: Arc<BTreeMap<String, String>>,
     /// Its specification.
-    pub spec: Arc<PodSpec>,
+    pub spec: KeptSpec,
     /// What its kubelet says of it; counts only against it.
     pub phase: String,
     /// When it is to be gone.
@@ -221,15 +225,12 @@ impl PodFacts {
 
     /// The node that it is bound to; empty while it is bound to none.
     pub fn node_name(&self) -> &str {
-        self.spec.node_name.as_deref().unwrap_or_default()
+        self.spec.node_name()
     }
 
     /// The ServiceAccount that it runs as.
     pub fn service_account(&self) -> &str {
-        match self.spec.service_account_name.as_deref() {
-            None | Some("") => "default",
-            Some(name) => name,
-        }
+        self.spec.service_account()
     }
 
     /// Whether it is of this name.
@@ -250,18 +251,12 @@ impl PodFacts {
 
     /// Whether one of its volumes is inline and this driver's.
     pub fn uses_driver(&self, driver_name: &str) -> bool {
-        let volumes = self.spec.volumes.iter().flatten();
-        volumes.filter_map(|volume| volume.csi.as_ref()).any(|csi| csi.driver == driver_name)
+        self.spec.uses_driver(driver_name)
     }
 
     /// Whether one of its projected volumes has a `podCertificate` of this signer.
     pub fn projects_certificate(&self, signer_name: &str) -> bool {
-        let volumes = self.spec.volumes.iter().flatten();
-        let projected = volumes.filter_map(|volume| volume.projected.as_ref());
-        let mut sources = projected.flat_map(|projected| projected.sources.iter().flatten());
-        sources.any(|source| {
-            source.pod_certificate.as_ref().is_some_and(|it| it.signer_name == signer_name)
-        })
+        self.spec.projects_certificate(signer_name)
     }
 }
 
@@ -272,8 +267,8 @@ impl From<Pod> for PodFacts {
             namespace: metadata.namespace.unwrap_or_default(),
             name: metadata.name.unwrap_or_default(),
             uid: metadata.uid.unwrap_or_default(),
-            labels: metadata.labels.unwrap_or_default(),
-            spec: Arc::new(spec.unwrap_or_default()),
+            labels: Arc::new(metadata.labels.unwrap_or_default()),
+            spec: spec.map(KeptSpec::from).unwrap_or_default(),
             phase: status.and_then(|status| status.phase).unwrap_or_default(),
             deletion_timestamp: metadata.deletion_timestamp.map(system_time),
             mirror: metadata.annotations.is_some_and(|all| all.contains_key(MIRROR)),

@@ -14,7 +14,7 @@ use serde_json::json;
 
 use super::{
     ApiError, Cache, Cluster, NamespaceFacts, NodeFacts, ObjectName, PodFacts, PolicyFacts,
-    ServiceAccountFacts, SvidPolicy, SvidPolicyStatus, call,
+    ServiceAccountFacts, SvidPolicy, SvidPolicyStatus, call, facts::Alike,
 };
 
 /// Everything that decisions rest on. Cheap to clone.
@@ -64,11 +64,12 @@ impl Inventory {
                 || (pod.namespace == driver_service_account.namespace
                     && pod.service_account() == driver_service_account.name)
         };
+        let mut alike = Alike::default();
         let pods = self.pods.clone().follow(
             "pods",
             self.cluster.everywhere::<Pod>(),
             Config::default(),
-            move |pod| Some(PodFacts::from(pod)).filter(&counts),
+            move |pod| Some(PodFacts::from(pod)).filter(&counts).map(|pod| alike.keep(pod)),
             |_| {},
         );
         let nodes = follow(&self.nodes, "nodes", self.cluster.cluster_wide::<Node>());

@@ -42,8 +42,8 @@ pub use self::{
     error::{ApiError, ApiErrorKind},
     events::{EventReason, EventWriter, PodEvent, PodEvents},
     facts::{
-        ConditionFacts, NamespaceFacts, NodeFacts, PodFacts, RequestFacts, ServiceAccountFacts,
-        TaintFacts,
+        ConditionFacts, KeptSpec, NamespaceFacts, NodeFacts, PodFacts, RequestFacts,
+        ServiceAccountFacts, TaintFacts,
     },
     inventory::{Following, Inventory},
     lease::{Candidate, Terms},

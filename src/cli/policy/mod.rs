@@ -6,7 +6,6 @@ mod report;
 use std::{
     path::{Path, PathBuf},
     process::ExitCode,
-    sync::Arc,
     time::Duration,
 };
 
@@ -228,7 +227,7 @@ fn from_files(args: &TestArgs, pod_file: &Path) -> Result<Scene> {
 
 /// A pod that isn't scheduled yet is taken to be on this node.
 fn bind(pod: &mut PodFacts, node: &NodeFacts) {
-    Arc::make_mut(&mut pod.spec).node_name = Some(node.name.clone());
+    pod.spec = pod.spec.on_node(&node.name);
 }
 
 async fn from_cluster(args: &TestArgs, pod: &str) -> Result<(Scene, Vec<PolicyFacts>)> {

@@ -137,7 +137,7 @@ mod tests {
         let pod = PodFacts {
             namespace: "shop".to_owned(),
             name: "web-0".to_owned(),
-            labels: labels("pod"),
+            labels: labels("pod").into(),
             ..Default::default()
         };
         let namespace = NamespaceFacts {

@@ -50,13 +50,14 @@ fn pod(namespace: &str, name: &str, node: &str, account: &str) -> PodFacts {
         namespace: namespace.to_owned(),
         name: name.to_owned(),
         uid: format!("{name}-uid"),
-        labels: strings([("app", "web")]),
-        spec: Arc::new(PodSpec {
+        labels: Arc::new(strings([("app", "web")])),
+        spec: PodSpec {
             node_name: Some(node.to_owned()),
             service_account_name: Some(account.to_owned()),
             volumes: Some(vec![volume]),
             ..Default::default()
-        }),
+        }
+        .into(),
         phase: "Running".to_owned(),
         ..Default::default()
     }

@@ -24,8 +24,8 @@ pub(super) fn variables(subject: &Subject<'_>, asked: &Asked<'_>) -> Json {
             "namespace": pod.namespace,
             "name": pod.name,
             "uid": pod.uid,
-            "labels": pod.labels,
-            "spec": *pod.spec,
+            "labels": *pod.labels,
+            "spec": pod.spec.to_json(),
         },
         "serviceAccount": {
             "namespace": service_account.namespace,

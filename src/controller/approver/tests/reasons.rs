@@ -37,13 +37,17 @@ fn openssl(arguments: &[&str]) -> Vec<u8> {
 }
 
 fn edit_pod(world: &mut World, change: impl FnOnce(&mut PodSpec)) {
-    let pod = world.pod.as_mut().unwrap();
-    change(Arc::make_mut(&mut pod.spec));
+    edit(world.pod.as_mut().unwrap(), change);
 }
 
 fn edit_driver(world: &mut World, change: impl FnOnce(&mut PodSpec)) {
-    let pod = world.driver_pod.as_mut().unwrap();
-    change(Arc::make_mut(&mut pod.spec));
+    edit(world.driver_pod.as_mut().unwrap(), change);
+}
+
+fn edit(pod: &mut PodFacts, change: impl FnOnce(&mut PodSpec)) {
+    let mut spec = serde_json::from_value(pod.spec.to_json()).unwrap();
+    change(&mut spec);
+    pod.spec = spec.into();
 }
 
 fn driver_token(request: &mut IdentityRequest, service_account_uid: &str) {
@@ -293,7 +297,7 @@ const CASES: &[(ReasonCode, &str, Change)] = &[
     (ReasonCode::PolicyInvalid, "the rule the-rule", |w| rule(w, "pod.annotations.x == 'y'")),
     (ReasonCode::PolicyTooExpensive, "steps", |w| {
         let names = (0..400).map(|n| (format!("k{n}"), String::new()));
-        w.pod.as_mut().unwrap().labels.extend(names);
+        Arc::make_mut(&mut w.pod.as_mut().unwrap().labels).extend(names);
         rule(w, "pod.labels.all(a, pod.labels.all(b, a != 'x' || b != 'x'))");
     }),
     (ReasonCode::NoIdentity, "has no label", |w| {
