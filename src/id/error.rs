@@ -81,6 +81,18 @@ pub enum IdError {
         /// What it stands for here.
         value: String,
     },
+    /// The template of a claim is empty or too long.
+    #[error("the template of a claim has {length} bytes; it has 1 to 256")]
+    ClaimLength {
+        /// Bytes found.
+        length: usize,
+    },
+    /// The template of a claim has a control character.
+    #[error("a template of a claim cannot contain {found:?}")]
+    ClaimCharacter {
+        /// The first offending character.
+        found: char,
+    },
     /// A template of a DNS name has something else than labels and variables.
     #[error(
         "a template of a DNS name cannot contain {found:?}; use a-z, 0-9, '-', '.' and variables such as {{namespace}}"

@@ -1,5 +1,6 @@
 //! SPIFFE IDs, trust domains and the template that names a pod (SPIFFE-ID.md).
 
+mod claim_template;
 mod dns_template;
 mod error;
 mod nearest;
@@ -7,6 +8,7 @@ mod spiffe_id;
 mod template;
 mod trust_domain;
 
+pub use claim_template::ClaimTemplate;
 pub use dns_template::DnsTemplate;
 pub use error::IdError;
 pub use nearest::nearest;

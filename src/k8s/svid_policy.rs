@@ -63,7 +63,7 @@ pub struct SvidPolicySpec {
         extend("x-kubernetes-list-type" = "set")
     )]
     pub dns_names: Vec<String>,
-    /// Which JWT-SVIDs a pod may have. Checked and kept; nothing issues JWT-SVIDs yet.
+    /// Which JWT-SVIDs a pod may have.
     pub jwt: JwtPolicy,
     /// Other trust domains whose bundles the pod gets.
     #[schemars(
@@ -157,17 +157,23 @@ pub struct X509Policy {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct JwtPolicy {
-    /// The audiences allowed. Without it, none.
+    /// The audiences allowed, to the letter; `*` alone means any. Without it, no JWT-SVIDs.
     #[schemars(
         length(max = 64),
         inner(length(min = 1, max = 1024)),
-        extend("x-kubernetes-list-type" = "set")
+        extend("x-kubernetes-list-type" = "set", "x-kubernetes-validations" = [
+            {"rule": "!('*' in self) || size(self) == 1", "message": "* means any audience and stands alone"}
+        ])
     )]
     pub audiences: Vec<String>,
-    /// The longest lifetime.
+    /// The longest lifetime. Whatever it says, none lives longer than an hour.
     #[serde(rename = "maxTTL")]
     #[schemars(with = "Ttl")]
     pub max_ttl: String,
+    /// Other claims, by name: texts with the variables of `id`. What says what a token is or proves
+    /// (`iss`, `sub`, `aud`, `exp` and the like) is not among them.
+    #[schemars(with = "BTreeMap<String, ClaimText>", extend("maxProperties" = 16))]
+    pub claims: BTreeMap<String, String>,
 }
 
 /// A CEL expression that must be true.
@@ -245,6 +251,12 @@ struct Ttl(
     String,
 );
 
+/// The schema of a claim's template.
+#[derive(JsonSchema)]
+#[schemars(transparent)]
+#[expect(dead_code, reason = "only its schema is used")]
+struct ClaimText(#[schemars(length(min = 1, max = 256))] String);
+
 /// A key algorithm.
 #[derive(JsonSchema)]
 #[schemars(transparent)]
@@ -309,7 +321,7 @@ impl Default for X509Policy {
 
 impl Default for JwtPolicy {
     fn default() -> Self {
-        Self { audiences: Vec::new(), max_ttl: "5m".to_owned() }
+        Self { audiences: Vec::new(), max_ttl: "5m".to_owned(), claims: BTreeMap::new() }
     }
 }
 

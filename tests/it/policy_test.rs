@@ -36,7 +36,7 @@ fn scene() -> tempfile::TempDir {
         ("elsewhere.yaml", &POD.replace("registry.example", "docker.io")),
         ("plain.yaml", &POD.replace("csi: {driver: csi.svid.dev, readOnly: true}", "emptyDir: {}")),
         ("namespace.yaml", NAMESPACE),
-        ("typo.yaml", &example.replace("maxTTL", "maxTtl")),
+        ("typo.yaml", &example.replacen("maxTTL", "maxTtl", 1)),
         ("broken.yaml", &example.replace("pod.spec", "pod.annotations")),
         ("old.yaml", &example.replace("v1alpha1", "v1")),
         ("text.yaml", "{ not: [yaml"),
@@ -92,6 +92,28 @@ fn a_denial_has_its_reason_and_status_1() {
 }
 
 #[test]
+fn a_jwt_svid_is_explained_too() {
+    let dir = scene();
+    let arguments = "policy.yaml --pod-file pod.yaml --namespace-file namespace.yaml --audience";
+    let (code, said, _) = test(dir.path(), &format!("{arguments} https://api.example"));
+    let lines = "jwt       for https://api.example, 10m at most\nclaim     team: shop\nADMITTED\n";
+    assert!(said.ends_with(lines), "{said}");
+    assert_eq!(code, Some(0));
+    let arguments = format!("{arguments} https://api.example,https://other.example");
+    let (code, said, _) = test(dir.path(), &arguments);
+    let line = "DENIED    the JWT-SVID: AudienceNotAllowed: ";
+    assert!(said.contains("id        spiffe://") && said.contains(line), "{said}");
+    assert_eq!(code, Some(1));
+    let (_, said, _) = test(dir.path(), &format!("{arguments} -o json"));
+    let json: Value = serde_json::from_str(&said).unwrap();
+    assert_eq!(
+        (&json["decision"], &json["jwt"]["decision"]),
+        (&"admitted".into(), &"denied".into())
+    );
+    assert_eq!(json["jwt"]["reason"], "AudienceNotAllowed");
+}
+
+#[test]
 fn bad_input_is_said_with_status_64() {
     let dir = scene();
     for (arguments, problem) in [
@@ -106,6 +128,7 @@ fn bad_input_is_said_with_status_64() {
         ("policy.yaml --pod-file pod.yaml --ttl soon", "--ttl"),
         ("policy.yaml --pod-file pod.yaml --key-algorithm dsa", "--key-algorithm"),
         ("policy.yaml --pod-file pod.yaml --dns-names *.x", "wildcards"),
+        ("policy.yaml --pod-file pod.yaml --audience a,,b", "--audience"),
     ] {
         let (code, said, complaint) = test(dir.path(), arguments);
         assert_eq!((code, said.as_str()), (Some(64), ""), "{arguments}");

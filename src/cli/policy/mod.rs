@@ -27,7 +27,7 @@ use crate::{
         ServiceAccountFacts,
     },
     pki::{DnsName, KeyAlgorithm},
-    volume::duration,
+    volume::{AudienceSet, duration},
 };
 
 const EXAMPLES: &str = "\
@@ -39,6 +39,9 @@ Examples:
     svid-csi policy test policies/*.yaml --pod-file pod.yaml --namespace-file namespace.yaml \\
       --ttl 8h --key-algorithm ecdsa-p384 --dns-names web.shop.svc
 
+  Whether it gets a JWT-SVID for an audience, too:
+    svid-csi policy test policies/*.yaml --pod-file pod.yaml --audience https://api.example.org
+
   A running pod against the cluster's policies, or against what they are to become:
     svid-csi policy test --pod shop/web-0
     svid-csi policy test new.yaml --pod shop/web-0
@@ -46,7 +49,7 @@ Examples:
   For a pipeline:
     svid-csi policy test policies/*.yaml --pod-file pod.yaml -o json | jq .decision
 
-Exit status: 0 if the pod gets an identity, 1 if it is denied, 64 for an argument or a file that
+Exit status: 0 if the pod gets what it asks for, 1 if it is denied, 64 for an argument or a file that
 can't be used.";
 
 /// Try policies out.
@@ -111,6 +114,10 @@ struct TestArgs {
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     dns_names: Vec<String>,
 
+    /// Audiences of a JWT-SVID that the pod asks for
+    #[arg(long, value_name = "AUDIENCE", value_delimiter = ',')]
+    audience: Vec<String>,
+
     /// Context of the kubeconfig [default: the current one]
     #[arg(long, requires = "pod")]
     context: Option<String>,
@@ -140,6 +147,10 @@ pub(super) fn run(args: PolicyArgs, clock: &dyn Clock) -> Result<ExitCode> {
     let names = args.dns_names.iter().map(|name| name.trim().parse());
     let dns_names: Vec<DnsName> =
         names.collect::<Result<_, _>>().map_err(|error| UsageError::new("--dns-names", error))?;
+    let audience = (!args.audience.is_empty())
+        .then(|| AudienceSet::new(args.audience.clone()))
+        .transpose()
+        .map_err(|error| UsageError::new("--audience", error))?;
     let (scene, policies) = match (&args.pod, &args.pod_file) {
         (Some(pod), _) => runtime()?.block_on(from_cluster(&args, pod))?,
         (None, Some(file)) => (from_files(&args, file)?, policies(&args)?),
@@ -162,6 +173,7 @@ pub(super) fn run(args: PolicyArgs, clock: &dyn Clock) -> Result<ExitCode> {
         ttl,
         key_algorithm,
         dns_names: &dns_names,
+        audience: audience.as_ref(),
         now: clock.now(),
     });
     let report = Report::new(&scene.pod, &scene.namespace, &policies, explanation);

@@ -1,10 +1,12 @@
 //! What is printed, for people or for machines.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
 use crate::{
     cli::inspect::clean,
-    controller::approver::{Decision, Explanation, PolicySet, Verdict},
+    controller::approver::{Decision, Explanation, JwtGrant, PolicySet, Verdict},
     k8s::{NamespaceFacts, PodFacts},
     volume::duration,
 };
@@ -26,6 +28,8 @@ pub(super) struct Report {
     message: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     grant: Option<GrantLine>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    jwt: Option<JwtLine>,
 }
 
 /// One policy, in the order in which they apply.
@@ -61,6 +65,23 @@ struct GrantLine {
     allowed: AllowedLine,
     /// Whether the node is told so by a first denial, `IdentityIs`.
     asked_twice: bool,
+}
+
+/// What is decided on a JWT-SVID.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct JwtLine {
+    decision: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    audience: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ttl: Option<String>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    claims: BTreeMap<String, String>,
 }
 
 /// What the pod could ask for.
@@ -136,12 +157,13 @@ impl Report {
             reason,
             message,
             grant,
+            jwt: explanation.jwt.map(JwtLine::of),
         }
     }
 
-    /// Whether the pod gets an identity.
+    /// Whether the pod gets what it asks for.
     pub(super) fn admitted(&self) -> bool {
-        self.grant.is_some()
+        self.grant.is_some() && self.jwt.as_ref().is_none_or(|jwt| jwt.reason.is_none())
     }
 
     /// For people.
@@ -190,11 +212,59 @@ impl Report {
                 text += "          the node is told the ID and key algorithm by a first denial, IdentityIs\n";
             }
         }
-        text += &match (self.reason, &self.message) {
-            (Some(reason), Some(message)) => format!("DENIED    {reason}: {message}\n"),
-            _ => "ADMITTED\n".to_owned(),
+        if let Some(jwt) = &self.jwt {
+            text += &jwt.to_text();
+        }
+        let denied = self.jwt.as_ref().and_then(|jwt| jwt.reason.zip(jwt.message.as_ref()));
+        let (denied, what) = match self.reason.zip(self.message.as_ref()) {
+            Some(denied) => (Some(denied), "DENIED   "),
+            None => (denied, "DENIED    the JWT-SVID:"),
+        };
+        text += &match denied {
+            Some((reason, message)) => format!("{what} {reason}: {message}\n"),
+            None => "ADMITTED\n".to_owned(),
         };
         // Names and messages are somebody else's words.
         text.lines().map(|line| clean(line) + "\n").collect()
+    }
+}
+
+// === impl JwtLine ===
+
+impl JwtLine {
+    fn of(decision: Decision<JwtGrant>) -> Self {
+        let denied = Self {
+            decision: "denied",
+            reason: None,
+            message: None,
+            audience: Vec::new(),
+            ttl: None,
+            claims: BTreeMap::new(),
+        };
+        match decision {
+            Decision::Approve(grant) => Self {
+                decision: "admitted",
+                audience: grant.audience,
+                ttl: Some(duration::format(grant.ttl)),
+                claims: grant.claims,
+                ..denied
+            },
+            Decision::Deny(denial) => Self {
+                reason: Some(denial.reason.as_str()),
+                message: Some(denial.message),
+                ..denied
+            },
+        }
+    }
+
+    fn to_text(&self) -> String {
+        let mut text = String::new();
+        if let Some(ttl) = &self.ttl {
+            text += &format!("jwt       for {}, {ttl} at most\n", self.audience.join(", "));
+        }
+        for (name, value) in &self.claims {
+            text += &format!("claim     {name}: {value}\n");
+        }
+        text
     }
 }

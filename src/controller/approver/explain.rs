@@ -7,13 +7,14 @@ use std::time::{Duration, SystemTime};
 use k8s_openapi::api::core::v1::PodSpec;
 
 use super::{
-    ApproverSettings, Decision, Denial, IdentityRequest, NamedPod, PolicySet, Question, ReasonCode,
-    Requester, Uses, Verdict, Wish, decide, grant, whom::Subject,
+    ApproverSettings, Decision, Denial, IdentityRequest, JwtGrant, JwtWish, NamedPod, PolicySet,
+    Question, ReasonCode, Requester, Uses, Verdict, Wish, decide, decide_jwt, grant, whom::Subject,
 };
 use crate::{
     id::{IdTemplate, SpiffeId, TemplateInput, TrustDomain},
     k8s::{NamespaceFacts, NodeFacts, ObjectName, PodFacts, ServiceAccountFacts},
     pki::{CsrError, DnsName, KeyAlgorithm, PrivateKey, PublicKey},
+    volume::AudienceSet,
 };
 
 /// A pod, what stands around it, and what it asks for.
@@ -37,6 +38,8 @@ pub struct Case<'a> {
     pub key_algorithm: Option<KeyAlgorithm>,
     /// The DNS names that the volume asks for.
     pub dns_names: &'a [DnsName],
+    /// For whom a JWT-SVID is asked for, if one is.
+    pub audience: Option<&'a AudienceSet>,
     /// The time.
     pub now: SystemTime,
 }
@@ -53,6 +56,9 @@ pub struct Explanation {
     pub asked_twice: bool,
     /// What is decided.
     pub decision: Decision,
+    /// What is decided on a JWT-SVID of the same identity; nothing if none is asked for or there is
+    /// no such identity.
+    pub jwt: Option<Decision<JwtGrant>>,
 }
 
 /// What one rule says.
@@ -82,7 +88,13 @@ pub fn explain(case: &Case<'_>) -> Explanation {
         Ok(wish) => wish,
         Err(denial) => {
             let decision = Decision::Deny(denial);
-            return Explanation { applies, rules: Vec::new(), asked_twice: false, decision };
+            return Explanation {
+                applies,
+                rules: Vec::new(),
+                asked_twice: false,
+                decision,
+                jwt: None,
+            };
         }
     };
     let mut decision = with_question(case, &first, decide);
@@ -99,7 +111,15 @@ pub fn explain(case: &Case<'_>) -> Explanation {
     let rules = subject.map_or_else(Vec::new, |subject| {
         with_question(case, &wish, |question| grant::rules(question, &subject, &wish))
     });
-    Explanation { applies, rules, asked_twice, decision }
+    let jwt = jwt(case, &decision);
+    Explanation { applies, rules, asked_twice, decision, jwt }
+}
+
+/// What a node asks for that has the pod's X.509-SVID.
+fn jwt(case: &Case<'_>, decision: &Decision) -> Option<Decision<JwtGrant>> {
+    let (Decision::Approve(grant), Some(audience)) = (decision, case.audience) else { return None };
+    let wish = JwtWish { audience: audience.clone(), id: grant.id.clone(), ttl: None };
+    Some(with_question(case, &wish, decide_jwt))
 }
 
 /// What a node asks for that knows no policy.
@@ -131,7 +151,11 @@ fn make(case: &Case<'_>, id: SpiffeId, key: KeyAlgorithm) -> Result<Wish, Denial
 }
 
 /// The request that the driver on the pod's node would make.
-fn with_question<T>(case: &Case<'_>, wish: &Wish, answer: impl FnOnce(&Question<'_>) -> T) -> T {
+fn with_question<W: Clone, T>(
+    case: &Case<'_>,
+    wish: &W,
+    answer: impl FnOnce(&Question<'_, W>) -> T,
+) -> T {
     let account = &case.settings.driver_service_account;
     let driver_spec = PodSpec {
         node_name: Some(case.node.name.clone()),

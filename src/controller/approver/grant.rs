@@ -23,12 +23,7 @@ pub(super) fn check(
 ) -> Result<Grant, Denial> {
     let policy = applying(question, subject)?;
     let name = policy.name();
-    let terms = policy.terms().map_err(|problem| {
-        Denial::new(
-            ReasonCode::PolicyInvalid,
-            format!("the policy {name} applies and is invalid: {problem}"),
-        )
-    })?;
+    let terms = terms(policy)?;
     let id = identity(question, subject, name, terms)?;
     let ttl = lifetime(name, terms, wish)?;
     let key = key_algorithm(name, terms, wish)?;
@@ -42,7 +37,7 @@ pub(super) fn check(
         );
         return Err(Denial::identity_is(IdentityIs { id, key_algorithm: key }, message));
     }
-    let asked = Asked { id: &id, ttl, key, dns_names };
+    let asked = Asked { id: &id, ttl, key: Some(key), dns_names, audience: &[] };
     rule::check(name, &terms.rules, subject, &asked)?;
     Ok(Grant {
         policy: name.to_owned(),
@@ -67,7 +62,8 @@ pub(super) fn rules(
         let id = identity(question, subject, name, terms).ok()?;
         let ttl = lifetime(name, terms, wish).ok()?;
         let key = key_algorithm(name, terms, wish).ok()?;
-        let asked = Asked { id: &id, ttl, key, dns_names: &wish.dns_names };
+        let asked =
+            Asked { id: &id, ttl, key: Some(key), dns_names: &wish.dns_names, audience: &[] };
         let verdict = |(rule, verdict): (&rule::Rule, _)| RuleVerdict {
             name: rule.name().to_owned(),
             verdict,
@@ -78,7 +74,10 @@ pub(super) fn rules(
     verdicts().unwrap_or_default()
 }
 
-fn applying<'a>(question: &Question<'a>, subject: &Subject<'_>) -> Result<&'a Policy, Denial> {
+pub(super) fn applying<'a, W>(
+    question: &Question<'a, W>,
+    subject: &Subject<'_>,
+) -> Result<&'a Policy, Denial> {
     question.policies.applying(subject.pod, subject.namespace).ok_or_else(|| {
         Denial::new(
             ReasonCode::NoPolicy,
@@ -90,8 +89,18 @@ fn applying<'a>(question: &Question<'a>, subject: &Subject<'_>) -> Result<&'a Po
     })
 }
 
-fn identity(
-    question: &Question<'_>,
+/// What a policy that can be used says.
+pub(super) fn terms(policy: &Policy) -> Result<&Terms, Denial> {
+    policy.terms().map_err(|problem| {
+        Denial::new(
+            ReasonCode::PolicyInvalid,
+            format!("the policy {} applies and is invalid: {problem}", policy.name()),
+        )
+    })
+}
+
+pub(super) fn identity<W>(
+    question: &Question<'_, W>,
     subject: &Subject<'_>,
     policy: &str,
     terms: &Terms,

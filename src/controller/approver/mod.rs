@@ -2,6 +2,8 @@
 
 mod explain;
 mod grant;
+mod jwt_grant;
+mod jwt_terms;
 mod policy;
 mod reason;
 mod request;
@@ -14,6 +16,7 @@ use std::time::{Duration, SystemTime};
 
 pub use self::{
     explain::{Case, Explanation, RuleVerdict, explain},
+    jwt_grant::{JwtGrant, JwtWish, decide_jwt},
     policy::{Policy, PolicyProblem, PolicySet},
     reason::{Denial, Fact, ReasonCode},
     request::{IdentityRequest, NamedPod, Requester, Uses, Wish, check_id, possible_ttls, shown},

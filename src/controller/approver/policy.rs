@@ -2,7 +2,7 @@
 
 use std::{cmp::Reverse, sync::Arc, time::Duration};
 
-use super::{rule::Rule, selector::Selector};
+use super::{jwt_terms::JwtTerms, rule::Rule, selector::Selector};
 use crate::{
     id::{DnsTemplate, IdTemplate, TrustDomain},
     k8s::{NamespaceFacts, PodFacts, PolicyFacts, SvidPolicySpec},
@@ -30,6 +30,7 @@ pub(super) struct Terms {
     /// Never empty.
     pub(super) key_algorithms: Vec<KeyAlgorithm>,
     pub(super) dns_names: Vec<DnsTemplate>,
+    pub(super) jwt: JwtTerms,
     pub(super) federates_with: Vec<TrustDomain>,
     pub(super) rules: Vec<Rule>,
 }
@@ -152,18 +153,11 @@ impl Terms {
         let id = spec.id.parse().map_err(|error| PolicyProblem::at("InvalidID", "id", error))?;
         let default_ttl = ttl("x509.defaultTTL", &spec.x509.default_ttl)?;
         let max_ttl = ttl("x509.maxTTL", &spec.x509.max_ttl)?;
-        ttl("jwt.maxTTL", &spec.jwt.max_ttl)?;
         let key_algorithms: Vec<KeyAlgorithm> =
             each("InvalidKeyAlgorithm", "x509.keyAlgorithms", &spec.x509.key_algorithms)?;
         if key_algorithms.is_empty() {
             let problem = "x509.keyAlgorithms: name one at least, or leave the field out";
             return Err(PolicyProblem::new("InvalidKeyAlgorithm", problem));
-        }
-        if spec.jwt.audiences.iter().any(String::is_empty) {
-            return Err(PolicyProblem::new(
-                "InvalidAudience",
-                "jwt.audiences: an audience is empty",
-            ));
         }
         Ok(Self {
             id,
@@ -171,13 +165,14 @@ impl Terms {
             max_ttl,
             key_algorithms,
             dns_names: each("InvalidDNSName", "dnsNames", &spec.dns_names)?,
+            jwt: JwtTerms::read(&spec.jwt)?,
             federates_with: each("InvalidTrustDomain", "federatesWith", &spec.federates_with)?,
             rules: spec.rules.iter().map(Rule::compile).collect::<Result<_, _>>()?,
         })
     }
 }
 
-fn ttl(field: &'static str, text: &str) -> Result<Duration, PolicyProblem> {
+pub(super) fn ttl(field: &'static str, text: &str) -> Result<Duration, PolicyProblem> {
     let problem = |error: String| PolicyProblem::at("InvalidTTL", field, error);
     let ttl = duration::parse(text).map_err(|error| problem(error.to_string()))?;
     match (MIN_TTL..=MAX_TTL).contains(&ttl) {
@@ -190,17 +185,17 @@ fn ttl(field: &'static str, text: &str) -> Result<Duration, PolicyProblem> {
     }
 }
 
-fn each<T: std::str::FromStr<Err: std::fmt::Display>>(
+pub(super) fn each<'t, T: std::str::FromStr<Err: std::fmt::Display>>(
     reason: &'static str,
     field: &'static str,
-    texts: &[String],
+    texts: impl IntoIterator<Item = &'t String>,
 ) -> Result<Vec<T>, PolicyProblem> {
     let parse = |text: &String| {
         text.parse().map_err(|error: T::Err| {
             PolicyProblem::at(reason, field, format_args!("{text:?}: {error}"))
         })
     };
-    texts.iter().map(parse).collect()
+    texts.into_iter().map(parse).collect()
 }
 
 // === impl PolicyProblem ===

@@ -143,6 +143,8 @@ reasons! {
     WrongKeyAlgorithm rests on ;
     /// The annotation `dns-names` is no list of DNS names.
     MalformedDnsNames rests on ;
+    /// Not one to so many audiences, or they are too long.
+    MalformedAudience rests on ;
     /// No policy matches the pod.
     NoPolicy rests on Policies Pod Namespace;
     /// The policy that applies is broken.
@@ -155,6 +157,12 @@ reasons! {
     KeyAlgorithmNotAllowed rests on Policies Pod Namespace;
     /// A DNS name asked for is not allowed.
     DnsNameNotAllowed rests on Policies Pod Namespace;
+    /// A JWT-SVID is asked for another identity than the policy gives this pod.
+    OtherIdentity rests on Policies Pod Namespace;
+    /// A JWT-SVID is asked for an audience that is not allowed.
+    AudienceNotAllowed rests on Policies Pod Namespace;
+    /// The policy's template of a claim can't be filled for this pod.
+    NoClaim rests on Policies Pod Namespace;
     /// The policy gives this pod another ID or key algorithm than the node supposed.
     IdentityIs rests on Policies Pod Namespace;
     /// The policy that applies has rules that could cost too much.

@@ -38,8 +38,11 @@ pub(super) struct Rule {
 pub(super) struct Asked<'a> {
     pub(super) id: &'a SpiffeId,
     pub(super) ttl: Duration,
-    pub(super) key: KeyAlgorithm,
+    /// None for a JWT-SVID.
+    pub(super) key: Option<KeyAlgorithm>,
     pub(super) dns_names: &'a [DnsName],
+    /// Empty for an X.509-SVID.
+    pub(super) audience: &'a [String],
 }
 
 /// What a rule says.

@@ -1,6 +1,7 @@
 //! The decision: each reason alone, and what must never be approved.
 
 mod hostile;
+mod jwt;
 mod reasons;
 
 use std::{collections::BTreeMap, sync::Arc};
@@ -155,11 +156,18 @@ impl World {
     }
 
     fn decide(&self) -> Decision {
+        self.ask(&self.read(), decide)
+    }
+
+    fn ask<W, T>(
+        &self,
+        request: &IdentityRequest<W>,
+        decide: impl FnOnce(&Question<'_, W>) -> T,
+    ) -> T {
         let policies = PolicySet::compile(&self.policies, None);
         let settings = Self::settings();
-        let request = self.read();
         decide(&Question {
-            request: &request,
+            request,
             driver_pod: self.driver_pod.as_ref(),
             driver_service_account: self.driver_service_account.as_ref(),
             node: self.driver_node.as_ref(),

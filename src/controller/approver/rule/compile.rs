@@ -33,7 +33,7 @@ pub(super) const VARIABLES: [(&str, &[&str]); 5] = [
     ("serviceAccount", &["namespace", "name", "uid", "labels"]),
     ("namespaceObject", &["name", "uid", "labels"]),
     ("node", &["name", "uid", "labels", "taints"]),
-    ("request", &["id", "ttl", "keyAlgorithm", "dnsNames"]),
+    ("request", &["id", "ttl", "keyAlgorithm", "dnsNames", "audience"]),
 ];
 
 /// Operators, and functions that are no more work than looking at their arguments.

@@ -47,8 +47,9 @@ pub(super) fn variables(subject: &Subject<'_>, asked: &Asked<'_>) -> Json {
         "request": {
             "id": asked.id.as_str(),
             "ttl": asked.ttl.as_secs(),
-            "keyAlgorithm": asked.key.as_str(),
+            "keyAlgorithm": asked.key.map(|key| key.as_str()).unwrap_or_default(),
             "dnsNames": names,
+            "audience": asked.audience,
         },
     })
 }

@@ -35,7 +35,7 @@ fn input() -> Json {
             "labels": {"node-restriction.kubernetes.io/team": "shop"}, "taints": [
             {"key": "dedicated", "value": "shop", "effect": "NoSchedule"}]},
         "request": {"id": "spiffe://example.org/ns/shop/sa/web", "ttl": 3600,
-            "keyAlgorithm": "ecdsa-p256", "dnsNames": ["web.shop.svc"]},
+            "keyAlgorithm": "ecdsa-p256", "dnsNames": ["web.shop.svc"], "audience": []},
     })
 }
 

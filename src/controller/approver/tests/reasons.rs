@@ -66,7 +66,7 @@ fn rule(world: &mut World, expression: &str) {
     })];
 }
 
-const CASES: &[(ReasonCode, &str, Change)] = &[
+pub(super) const CASES: &[(ReasonCode, &str, Change)] = &[
     (ReasonCode::WrongSigner, "svid.dev/workload", |w| {
         w.request.signer_name = "kubernetes.io/kube-apiserver-client".to_owned();
     }),
@@ -344,7 +344,8 @@ fn each_check_alone_is_enough_to_deny() {
 
 #[test]
 fn every_reason_has_a_case() {
-    let shown: BTreeSet<_> = CASES.iter().map(|(reason, _, _)| reason).collect();
+    let jwt = super::jwt::CASES.iter().map(|(reason, ..)| reason);
+    let shown: BTreeSet<_> = CASES.iter().map(|(reason, ..)| reason).chain(jwt).collect();
     let missing: Vec<_> = ReasonCode::ALL.iter().filter(|reason| !shown.contains(reason)).collect();
     assert!(missing.is_empty(), "{missing:?}");
 }
