@@ -2,9 +2,9 @@
 
 use rustls_pki_types::CertificateSigningRequestDer;
 
-use super::profile::{SAN_OID, uri_san};
+use super::profile::{SAN_OID, alt_names};
 use super::spki::Spki;
-use super::{KeyAlgorithm, PkiError, PrivateKey, PublicKey};
+use super::{DnsName, KeyAlgorithm, PkiError, PrivateKey, PublicKey};
 use crate::class::Class;
 use crate::encoding::der::{
     BIT_STRING, BOOLEAN, INTEGER, OCTET_STRING, OID, Reader, SEQUENCE, SET, bit_string, element,
@@ -13,13 +13,14 @@ use crate::encoding::der::{
 use crate::encoding::pem;
 use crate::id::{IdError, SpiffeId};
 
-/// A CSR with an empty subject, one URI SAN and nothing else, whose signature is right. Cheap enough
-/// to clone.
+/// A CSR with an empty subject, one URI SAN and nothing else, whose signature is right. It has DNS
+/// SANs only where whoever signs takes them from the CSR. Cheap enough to clone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Csr {
     der: CertificateSigningRequestDer<'static>,
     key: PublicKey,
     id: SpiffeId,
+    dns_names: Vec<DnsName>,
 }
 
 /// Why a CSR is refused.
@@ -45,6 +46,11 @@ pub enum CsrError {
     /// Anything but one URI.
     #[error("the request's subjectAltName must have exactly one name, the SPIFFE ID as a URI")]
     Names,
+    /// What is no DNS name beside the URI, one that is there twice, or too many.
+    #[error(
+        "the request's subjectAltName must have the SPIFFE ID as a URI, then at most 16 different DNS names"
+    )]
+    DnsNames,
     /// No PEM block, or more than one.
     #[error("not exactly one block of PEM, CERTIFICATE REQUEST")]
     Pem,
@@ -61,13 +67,25 @@ const EXTENSION_REQUEST: [u8; 9] = [0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x
 const PEM_LABEL: &str = "CERTIFICATE REQUEST";
 const ATTRIBUTES: u8 = 0xa0;
 const URI: u8 = 0x86;
+const DNS: u8 = 0x82;
+/// More names make a certificate large, and are not meant for one pod.
+const MAX_DNS_NAMES: usize = 16;
 
 // === impl Csr ===
 
 impl Csr {
     /// Makes and signs a request: empty subject, one critical URI SAN.
     pub fn create(key: &PrivateKey, id: &SpiffeId) -> Result<Self, CsrError> {
-        let extensions = sequence(&[&uri_san(id, true)]);
+        Self::create_with_dns_names(key, id, &[])
+    }
+
+    /// The same with DNS SANs after the URI, for a CA that signs what the request says.
+    pub fn create_with_dns_names(
+        key: &PrivateKey,
+        id: &SpiffeId,
+        dns_names: &[DnsName],
+    ) -> Result<Self, CsrError> {
+        let extensions = sequence(&[&alt_names(id, dns_names, true)]);
         let attribute =
             sequence(&[&element(OID, &[&EXTENSION_REQUEST]), &element(SET, &[&extensions])]);
         let info = sequence(&[
@@ -82,13 +100,23 @@ impl Csr {
             &sequence(&[key.signature_algorithm().as_ref()]),
             &bit_string(&signature),
         ]);
-        let key = PublicKey::from_spki_der(key.spki_der()).ok_or(CsrError::Malformed)?;
-        Ok(Self { der: der.into(), key, id: id.clone() })
+        let public_key = PublicKey::from_spki_der(key.spki_der()).ok_or(CsrError::Malformed)?;
+        let dns_names = dns_names.to_vec();
+        Ok(Self { der: der.into(), key: public_key, id: id.clone(), dns_names })
     }
 
     /// Reads a request and checks all of it: the signature, exactly the extensionRequest attribute,
     /// an empty subject, exactly one URI SAN, nothing else.
     pub fn parse(der: &[u8]) -> Result<Self, CsrError> {
+        let csr = Self::parse_with_dns_names(der)?;
+        match csr.dns_names.is_empty() {
+            true => Ok(csr),
+            false => Err(CsrError::Names),
+        }
+    }
+
+    /// The same, with DNS SANs after the URI, each once.
+    pub fn parse_with_dns_names(der: &[u8]) -> Result<Self, CsrError> {
         let parts = Parts::read(der).ok_or(CsrError::Malformed)?;
         let spki = Spki::parse(parts.spki).ok_or(CsrError::Malformed)?;
         if !spki.verifies(parts.algorithm, parts.info, parts.signature) {
@@ -99,18 +127,20 @@ impl Csr {
         }
         let extensions = extension_request(parts.attributes).ok_or(CsrError::Attributes)?;
         let names = subject_alt_name(extensions).ok_or(CsrError::Extensions)?;
-        let uri = only_uri(names).ok_or(CsrError::Names)?;
+        let (uri, names) = first_uri(names).ok_or(CsrError::Names)?;
         let key = PublicKey::from_spki_der(parts.spki).ok_or(CsrError::Malformed)?;
-        Ok(Self { der: der.to_vec().into(), key, id: uri.parse()? })
+        let dns_names = dns_names(names)?;
+        Ok(Self { der: der.to_vec().into(), key, id: uri.parse()?, dns_names })
     }
 
-    /// The same from PEM: one block `CERTIFICATE REQUEST` and nothing else.
+    /// [`Self::parse`] from PEM: one block `CERTIFICATE REQUEST` and nothing else.
     pub fn from_pem(text: &str) -> Result<Self, CsrError> {
-        let blocks = pem::read(text, |_label| true).map_err(|_where| CsrError::Pem)?;
-        match blocks.as_slice() {
-            [block] if block.label == PEM_LABEL => Self::parse(&block.der),
-            _ => Err(CsrError::Pem),
-        }
+        Self::parse(&only_block(text)?)
+    }
+
+    /// [`Self::parse_with_dns_names`] from PEM.
+    pub fn from_pem_with_dns_names(text: &str) -> Result<Self, CsrError> {
+        Self::parse_with_dns_names(&only_block(text)?)
     }
 
     /// In PEM.
@@ -136,6 +166,11 @@ impl Csr {
     /// The SPIFFE ID that it asks for.
     pub fn id(&self) -> &SpiffeId {
         &self.id
+    }
+
+    /// The DNS names that it asks for, where it was read or made with such.
+    pub fn dns_names(&self) -> &[DnsName] {
+        &self.dns_names
     }
 
     /// The key's algorithm; `None` if it is not one that we make.
@@ -198,9 +233,35 @@ fn subject_alt_name(mut extensions: Reader<'_>) -> Option<Reader<'_>> {
     (alone && oid == SAN_OID).then_some(names)
 }
 
-fn only_uri(mut names: Reader<'_>) -> Option<&str> {
+/// The first name, a URI, and those after it.
+fn first_uri(mut names: Reader<'_>) -> Option<(&str, Reader<'_>)> {
     let uri = names.expect(URI)?.content;
-    names.is_empty().then(|| std::str::from_utf8(uri).ok()).flatten()
+    Some((std::str::from_utf8(uri).ok()?, names))
+}
+
+/// All the rest: DNS names in the one form that is ours. Any other kind of name is refused as it is
+/// where there may be none.
+fn dns_names(mut rest: Reader<'_>) -> Result<Vec<DnsName>, CsrError> {
+    let mut names: Vec<DnsName> = Vec::new();
+    while !rest.is_empty() {
+        let content = rest.expect(DNS).ok_or(CsrError::Names)?.content;
+        let text = std::str::from_utf8(content).map_err(|_not_text| CsrError::DnsNames)?;
+        let name: DnsName = text.parse().map_err(|_bad| CsrError::DnsNames)?;
+        // Reading makes letters small, and what is signed is what is written.
+        if name.as_str() != text || names.contains(&name) || names.len() == MAX_DNS_NAMES {
+            return Err(CsrError::DnsNames);
+        }
+        names.push(name);
+    }
+    Ok(names)
+}
+
+fn only_block(text: &str) -> Result<Vec<u8>, CsrError> {
+    let blocks = pem::read(text, |_label| true).map_err(|_where| CsrError::Pem)?;
+    match blocks.as_slice() {
+        [block] if block.label == PEM_LABEL => Ok(block.der.to_vec()),
+        _ => Err(CsrError::Pem),
+    }
 }
 
 // === impl CsrError ===

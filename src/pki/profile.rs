@@ -180,7 +180,7 @@ pub(super) fn uri_san(id: &SpiffeId, critical: bool) -> Vec<u8> {
 }
 
 /// subjectAltName: the URI first, then the DNS names.
-fn alt_names(id: &SpiffeId, dns_names: &[DnsName], critical: bool) -> Vec<u8> {
+pub(super) fn alt_names(id: &SpiffeId, dns_names: &[DnsName], critical: bool) -> Vec<u8> {
     let mut names = element(0x86, &[id.as_str().as_bytes()]);
     for name in dns_names {
         names.extend(element(0x82, &[name.as_str().as_bytes()]));

@@ -91,7 +91,7 @@ impl Wish {
                 CsrError::Subject => ReasonCode::SubjectNotEmpty,
                 CsrError::Attributes => ReasonCode::ForbiddenAttribute,
                 CsrError::Extensions => ReasonCode::ForbiddenExtension,
-                CsrError::Names => ReasonCode::ForbiddenName,
+                CsrError::Names | CsrError::DnsNames => ReasonCode::ForbiddenName,
                 CsrError::Id(_) => ReasonCode::NotASpiffeId,
             };
             Denial::new(reason, error.to_string())

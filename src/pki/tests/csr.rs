@@ -111,3 +111,44 @@ fn no_changed_byte_passes() {
         assert!(Csr::parse(&der).is_err(), "byte {at}");
     }
 }
+
+#[test]
+fn dns_names_are_read_only_where_they_may_be() {
+    let names: Vec<DnsName> = ["a.example", "b.example"].map(|name| name.parse().unwrap()).into();
+    let csr = Csr::create_with_dns_names(&key(), &id(), &names).unwrap();
+    assert_eq!(Csr::parse(csr.der()), Err(CsrError::Names));
+    assert_eq!(Csr::from_pem(&csr.to_pem()), Err(CsrError::Names));
+    let parsed = Csr::from_pem_with_dns_names(&csr.to_pem()).unwrap();
+    assert_eq!(parsed, csr);
+    assert_eq!(parsed.dns_names(), names);
+    let plain = Csr::create(&key(), &id()).unwrap();
+    assert_eq!(Csr::parse_with_dns_names(plain.der()), Ok(plain));
+}
+
+#[test]
+fn no_other_name_hides_among_the_dns_names() {
+    let with = |names: Vec<SanType>| {
+        let mut params = CertificateParams::default();
+        params.distinguished_name = DistinguishedName::new();
+        params.subject_alt_names = names;
+        let made = params.serialize_request(&KeyPair::generate().unwrap()).unwrap();
+        Csr::parse_with_dns_names(made.der())
+    };
+    let (uri, dns) =
+        (|| uri(id().as_str()), |name: &str| SanType::DnsName(name.try_into().unwrap()));
+    assert!(with(vec![uri(), dns("a.example"), dns("b.example")]).is_ok());
+    let many = (0..17).map(|n| dns(&format!("n{n}.example")));
+    for (names, error) in [
+        (vec![dns("a.example"), uri()], CsrError::Names),
+        (vec![uri(), uri()], CsrError::Names),
+        (vec![uri(), dns("a.example"), uri()], CsrError::Names),
+        (vec![uri(), SanType::IpAddress([10, 0, 0, 1].into())], CsrError::Names),
+        (vec![uri(), SanType::Rfc822Name("a@b".try_into().unwrap())], CsrError::Names),
+        (vec![uri(), dns("*.example")], CsrError::DnsNames),
+        (vec![uri(), dns("A.example")], CsrError::DnsNames),
+        (vec![uri(), dns("a.example"), dns("a.example")], CsrError::DnsNames),
+        (std::iter::once(uri()).chain(many).collect(), CsrError::DnsNames),
+    ] {
+        assert_eq!(with(names), Err(error));
+    }
+}
