@@ -13,7 +13,7 @@ use svid_csi::{
     pki::{Csr, KeyAlgorithm, PrivateKey},
     signer::{
         SignRequest, Signer,
-        csr::{CsrMetrics, CsrSigner},
+        requests::{RequestMetrics, RequestSigner},
     },
     volume::{PodInfo, VolumeId},
 };
@@ -26,7 +26,7 @@ const START: Duration = Duration::from_mins(1);
 
 /// Dropped, it ends.
 pub struct Ours {
-    signer: Arc<CsrSigner>,
+    signer: Arc<RequestSigner>,
     stop: CancellationToken,
     following: JoinSet<()>,
 }
@@ -37,7 +37,7 @@ impl Ours {
     /// With the cluster that KUBECONFIG names, which is the driver's.
     pub async fn new() -> Self {
         let cluster = Cluster::from_kubeconfig(None).await.unwrap();
-        let signer = CsrSigner::new(cluster, NODE.to_owned(), CsrMetrics::default());
+        let signer = RequestSigner::csr(cluster, NODE.to_owned(), RequestMetrics::default());
         let (signer, stop) = (Arc::new(signer), CancellationToken::new());
         let mut following = JoinSet::new();
         following.spawn(signer.clone().run(stop.clone()));
@@ -94,5 +94,6 @@ fn request(label: &str, pod: &PodInfo) -> SignRequest {
         explicit_key_algorithm: None,
         dns_names: Vec::new(),
         pod_token: None,
+        issuer: None,
     }
 }

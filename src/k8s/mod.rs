@@ -5,6 +5,9 @@ mod bundle_map;
 mod bundle_publisher;
 mod ca_secret;
 mod cache;
+mod certificate_request;
+mod certificate_requests;
+mod config_text;
 mod error;
 mod events;
 mod facts;
@@ -15,6 +18,7 @@ pub(crate) mod fake_store;
 #[cfg(test)]
 pub(crate) mod fake_tokens;
 mod inventory;
+mod issuer_ref;
 mod lease;
 pub mod names;
 mod request_decisions;
@@ -39,6 +43,12 @@ pub use self::{
     bundle_publisher::{BundleMap, BundleMapContent, BundlePublisher},
     ca_secret::{CaSecret, StoredSecret},
     cache::{Cache, CacheState, Change, ObjectName},
+    certificate_request::{
+        CertificateRequest, CertificateRequestCondition, CertificateRequestSpec,
+        CertificateRequestStatus,
+    },
+    certificate_requests::CertificateRequests,
+    config_text::ConfigText,
     error::{ApiError, ApiErrorKind},
     events::{EventReason, EventWriter, PodEvent, PodEvents},
     facts::{
@@ -46,6 +56,7 @@ pub use self::{
         ServiceAccountFacts, TaintFacts,
     },
     inventory::{Following, Inventory},
+    issuer_ref::{CERT_MANAGER_GROUP, IssuerRef, IssuerRefError},
     lease::{Candidate, Terms},
     request_decisions::RequestDecisions,
     requests::{NewRequest, OwnRequest},
@@ -56,7 +67,7 @@ pub use self::{
         svid_policy_definition,
     },
     trust_targets::TrustTargets,
-    verdict::{ApprovalMessage, IdentityIs},
+    verdict::{ApprovalMessage, IdentityIs, LifetimeIs},
     whoami::WhoAmI,
 };
 

@@ -51,6 +51,8 @@ pub const MIN_EXPIRATION_SECONDS: u64 = 600;
 pub const APPROVED_REASON: &str = "SvidPolicy";
 /// Reason of a Denied condition whose message is JSON that says what to ask for instead.
 pub const IDENTITY_IS_REASON: &str = "IdentityIs";
+/// Reason of a Denied condition whose message is JSON that says which lifetime to ask for.
+pub const LIFETIME_IS_REASON: &str = "LifetimeIs";
 
 /// Keys of the bundle's ConfigMap.
 pub mod bundle_map {
@@ -63,3 +65,16 @@ pub mod bundle_map {
     /// What `svid-csi ca show` shows.
     pub const STATUS: &str = "status.json";
 }
+
+/// Keys of the ConfigMap that says who signs with cert-manager.
+pub mod issuer_map {
+    /// The issuer's name.
+    pub const NAME: &str = "issuer-name";
+    /// Its kind; `ClusterIssuer` without it.
+    pub const KIND: &str = "issuer-kind";
+    /// Its group; cert-manager's own without it.
+    pub const GROUP: &str = "issuer-group";
+}
+
+/// The key of a ConfigMap under which issuers' roots are, in PEM.
+pub const ROOTS: &str = "ca.crt";

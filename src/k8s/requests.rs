@@ -15,7 +15,7 @@ use kube::{
 };
 
 use super::{
-    ApiError, Cache, Change, Cluster, ConditionFacts, RequestFacts, call,
+    ApiError, Cache, Change, Cluster, ConditionFacts, IssuerRef, RequestFacts, call,
     names::{NODE_UID_LABEL, SIGNER, USAGES},
 };
 
@@ -28,10 +28,13 @@ pub struct NewRequest {
     pub node_uid: String,
     /// The PKCS#10 request in PEM.
     pub request: String,
-    /// The shortest life that its certificate may be asked to have, in seconds.
+    /// The lifetime that its certificate is asked to have, in seconds, or the shortest that may be
+    /// asked for.
     pub expiration_seconds: u64,
     /// For whom it is and what is wished for.
     pub annotations: BTreeMap<String, String>,
+    /// Whom a CertificateRequest is for.
+    pub issuer: Option<IssuerRef>,
 }
 
 /// A request of this node, as far as it matters to whoever waits for it.
@@ -47,6 +50,12 @@ pub struct OwnRequest {
     pub conditions: Vec<ConditionFacts>,
     /// The chain in PEM, once it is signed.
     pub certificate: Option<Vec<u8>>,
+    /// Whom a CertificateRequest names as its issuer.
+    pub issuer: Option<IssuerRef>,
+    /// The lifetime that a CertificateRequest asks for, as Go writes it.
+    pub lifetime: Option<String>,
+    /// What its issuer waits for, in cert-manager's words.
+    pub waits_for: Option<String>,
 }
 
 // === impl Cluster ===
@@ -134,6 +143,7 @@ impl From<CertificateSigningRequest> for OwnRequest {
             request: facts.request,
             conditions: facts.conditions,
             certificate: certificate.map(|bytes| bytes.0).filter(|bytes| !bytes.is_empty()),
+            ..Self::default()
         }
     }
 }

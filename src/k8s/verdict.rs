@@ -35,6 +35,15 @@ pub struct IdentityIs {
     pub key_algorithm: KeyAlgorithm,
 }
 
+/// The message of the condition Denied with reason `LifetimeIs`, as JSON: the lifetime to ask for, of
+/// an issuer that gives what the request says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LifetimeIs {
+    /// The lifetime that policy gives this pod.
+    pub ttl_seconds: u64,
+}
+
 // === impl ApprovalMessage ===
 
 impl ApprovalMessage {
@@ -47,6 +56,15 @@ impl ApprovalMessage {
 // === impl IdentityIs ===
 
 impl IdentityIs {
+    /// As the condition holds it.
+    pub fn to_json(&self) -> String {
+        serde_json::to_string(self).unwrap_or_default()
+    }
+}
+
+// === impl LifetimeIs ===
+
+impl LifetimeIs {
     /// As the condition holds it.
     pub fn to_json(&self) -> String {
         serde_json::to_string(self).unwrap_or_default()

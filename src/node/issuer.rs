@@ -18,7 +18,7 @@ use crate::{
     clock::Clock,
     id::SpiffeId,
     jitter::random,
-    pki::{Csr, KeyAlgorithm, PrivateKey, SvidError, X509Svid},
+    pki::{Csr, DnsName, KeyAlgorithm, PrivateKey, SvidError, X509Svid},
     signer::{Assigned, Handout, SignError, SignRequest, Signer},
     trust::{BundleStore, TrustBundles},
     volume::{VolumeId, VolumeSpec},
@@ -151,9 +151,14 @@ impl Issuer {
         deadline: Instant,
     ) -> Result<(Svid, Arc<TrustBundles>), NodeError> {
         let spec = wish.spec;
+        if spec.issuer.is_some() && !self.signer.has_issuers() {
+            let message = "the volume names an issuer, which only --signer cert-manager has";
+            return Err(SignError::new(Class::Invalid, message).into());
+        }
         let kept = wish.pending.and_then(|it| it.load(what.key_algorithm, wish.used));
         let resumed = kept.is_some();
-        let (key, csr) = make_request(kept, what).await?;
+        let in_csr: &[DnsName] = if self.signer.has_issuers() { &spec.dns_names } else { &[] };
+        let (key, csr) = make_request(kept, what, in_csr).await?;
         if let Some(pending) = wish.pending.filter(|_| !resumed) {
             pending.keep(&key)?;
         }
@@ -166,6 +171,7 @@ impl Issuer {
             explicit_ttl: spec.explicit_ttl.then_some(spec.ttl),
             explicit_key_algorithm: spec.explicit_key_algorithm.then_some(spec.key_algorithm),
             dns_names: spec.dns_names.clone(),
+            issuer: spec.issuer.clone(),
             csr,
             pod_token: pod_token.as_ref().ok().cloned(),
         };
@@ -309,11 +315,13 @@ impl Issuer {
 async fn make_request(
     key: Option<PrivateKey>,
     what: &Assigned,
+    dns_names: &[DnsName],
 ) -> Result<(PrivateKey, Csr), NodeError> {
     let Assigned { id, key_algorithm: algorithm } = what.clone();
+    let dns_names = dns_names.to_vec();
     let make = move || {
         let key = key.map_or_else(|| PrivateKey::generate(algorithm), Ok)?;
-        let csr = Csr::create(&key, &id)?;
+        let csr = Csr::create_with_dns_names(&key, &id, &dns_names)?;
         Ok((key, csr))
     };
     match algorithm {

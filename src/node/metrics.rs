@@ -16,7 +16,7 @@ use prometheus_client::{
 use super::WorkloadMetrics;
 use crate::{
     class::Class,
-    signer::{agent::AgentMetrics, csr::CsrMetrics},
+    signer::{agent::AgentMetrics, requests::RequestMetrics},
 };
 
 /// Every metric of the node plugin, and the registry they are shown from.
@@ -62,7 +62,7 @@ pub struct Metrics {
     /// Changed CA files that could not be used.
     pub ca_reload_failures: Gauge<i64, AtomicI64>,
     /// The CSR signer's.
-    pub csr: CsrMetrics,
+    pub csr: RequestMetrics,
     /// The agent signer's.
     pub agent: AgentMetrics,
     /// The volumes' sockets'.
@@ -132,7 +132,7 @@ impl Default for Metrics {
             signer_ready: Gauge::default(),
             ca_expiry: Gauge::default(),
             ca_reload_failures: Gauge::default(),
-            csr: CsrMetrics::default(),
+            csr: RequestMetrics::default(),
             agent: AgentMetrics::default(),
             workload: WorkloadMetrics::default(),
             without_noswap: Counter::default(),

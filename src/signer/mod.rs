@@ -1,8 +1,9 @@
 //! Who signs: the seam between a volume that needs an SVID and a CA that makes one.
 
 pub mod agent;
-pub mod csr;
+pub mod cert_manager;
 pub mod local;
+pub mod requests;
 
 mod handout;
 
@@ -19,7 +20,7 @@ use crate::{
     id::{SpiffeId, TrustDomain},
     jose::JwtSvid,
     pki::{Csr, DnsName, KeyAlgorithm, X509Svid},
-    volume::{PodInfo, PodToken, VolumeId},
+    volume::{IssuerChoice, PodInfo, PodToken, VolumeId},
 };
 
 /// Has X.509-SVIDs signed.
@@ -41,6 +42,12 @@ pub trait Signer: Send + Sync + 'static {
     /// resumes it by its key, and may be answered with another identity ([`Assigned`]). A signer
     /// that signs whatever the node says must answer false.
     fn is_remote(&self) -> bool {
+        false
+    }
+
+    /// Whether requests go to an issuer that signs what the CSR says, as cert-manager's do: the DNS
+    /// names stand in the CSR itself then, and a volume may name the issuer.
+    fn has_issuers(&self) -> bool {
         false
     }
 
@@ -92,6 +99,8 @@ pub struct SignRequest {
     pub explicit_key_algorithm: Option<KeyAlgorithm>,
     /// DNS names that the pod asked for, which only policy can allow.
     pub dns_names: Vec<DnsName>,
+    /// The issuer that the pod asked for, which only policy can allow.
+    pub issuer: Option<IssuerChoice>,
     /// The public key, with proof that the asker holds the private one.
     pub csr: Csr,
     /// The pod's own token, where kubelet gave one that is good now. A signer that needs it and has
@@ -143,6 +152,7 @@ pub struct SignError {
     retry_after: Option<Duration>,
     assigned: Option<Box<Assigned>>,
     wants_pod_token: bool,
+    lifetime: Option<Duration>,
 }
 
 // === impl SignError ===
@@ -150,8 +160,14 @@ pub struct SignError {
 impl SignError {
     /// An error of this class; `message` tells a person what to do.
     pub fn new(class: Class, message: impl Into<String>) -> Self {
-        let (message, wants_pod_token) = (message.into(), false);
-        Self { class, message, retry_after: None, assigned: None, wants_pod_token }
+        Self {
+            class,
+            message: message.into(),
+            retry_after: None,
+            assigned: None,
+            wants_pod_token: false,
+            lifetime: None,
+        }
     }
 
     /// Nothing else is wrong than what was asked for: the next request must be for this.
@@ -172,6 +188,11 @@ impl SignError {
         Self { wants_pod_token: true, ..self }
     }
 
+    /// The lifetime was wrong: policy gives this one.
+    pub fn with_lifetime(self, lifetime: Duration) -> Self {
+        Self { lifetime: Some(lifetime), ..self }
+    }
+
     /// The same, where it is known when the signer signs again: nobody waits much longer.
     pub fn with_retry_after(self, wait: Duration) -> Self {
         Self { retry_after: Some(wait), ..self }
@@ -190,6 +211,11 @@ impl SignError {
     /// Whether another token of the pod is what is missing.
     pub fn wants_pod_token(&self) -> bool {
         self.wants_pod_token
+    }
+
+    /// The lifetime that policy gives instead of the one that was supposed, where that is known.
+    pub fn lifetime(&self) -> Option<Duration> {
+        self.lifetime
     }
 
     /// How long to wait before the next try, where that is known.

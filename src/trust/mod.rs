@@ -2,6 +2,7 @@
 
 mod merge;
 mod published;
+mod roots;
 mod shared;
 mod store;
 mod tainted;
@@ -15,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::{
     published::{PublishedError, PublishedTrust},
+    roots::{IssuerRoots, RootsPlace},
     shared::SharedBundle,
     store::BundleStore,
     tainted::TaintedKeys,

@@ -9,10 +9,13 @@ use crate::{class::Class, id::nearest};
 pub const PREFIX: &str = "csi.svid.dev/";
 
 /// Attributes that exist and are honoured.
-pub(super) const SUPPORTED: [&str; 13] = [
+pub(super) const SUPPORTED: [&str; 16] = [
     "ttl",
     "key-algorithm",
     "dns-names",
+    "issuer-name",
+    "issuer-kind",
+    "issuer-group",
     "layout",
     "certificate-file",
     "key-file",

@@ -6,6 +6,7 @@ use super::{
     attribute::{PREFIX, SpecError, check_key},
     context::VolumeContext,
     duration,
+    issuer_choice::{self, IssuerChoice},
     jwt_file::{self, JwtFile},
     layout::{FileNames, Layout, TakenNames},
     ownership::{Wishes, parse_id, parse_mode},
@@ -51,6 +52,8 @@ pub struct VolumeSpec {
     pub explicit_key_algorithm: bool,
     /// DNS names that its certificates are to have, where policy allows them.
     pub dns_names: Vec<DnsName>,
+    /// The issuer that the pod asked for, where policy allows it.
+    pub issuer: Option<IssuerChoice>,
     /// Names of its files.
     pub files: FileNames,
     /// Who may read them.
@@ -138,6 +141,7 @@ fn parse(
         None => Vec::new(),
         Some(text) => dns_names(text, &pod, trust_domain)?,
     };
+    let issuer = issuer_choice::parse(attribute)?;
     let layout = match attribute("layout") {
         None => Layout::default(),
         Some(name) => name.parse()?,
@@ -156,6 +160,7 @@ fn parse(
         key_algorithm: explicit_algorithm.unwrap_or_default(),
         explicit_key_algorithm: explicit_algorithm.is_some(),
         dns_names,
+        issuer,
         files,
         ownership: Wishes {
             uid: id_attribute("uid", attribute("uid"))?,

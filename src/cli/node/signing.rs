@@ -14,8 +14,8 @@ use crate::{
     signer::{
         Signer,
         agent::{AgentBundles, AgentSigner},
-        csr::CsrSigner,
         local::{LocalConfig, LocalSigner},
+        requests::RequestSigner,
     },
     trust::{BundleSource, BundleStore, RecoveredTrust, SharedBundle},
 };
@@ -46,7 +46,7 @@ enum PartKind {
 
 enum Kind {
     Local(Arc<LocalSigner>),
-    Csr(Arc<CsrSigner>),
+    Csr(Arc<RequestSigner>),
     Agent(Arc<AgentSigner>, Arc<AgentBundles>),
 }
 
@@ -100,7 +100,7 @@ impl Signing {
                 (Kind::Local(signer), bundles)
             }
             PartKind::Csr(cluster) => {
-                let signer = CsrSigner::new(cluster, node_name.to_owned(), metrics.csr.clone());
+                let signer = RequestSigner::csr(cluster, node_name.to_owned(), metrics.csr.clone());
                 // What the volumes hold stands until the controller's bundle is read.
                 (Kind::Csr(Arc::new(signer)), Arc::new(BundleStore::recovered(trust.bundle)))
             }

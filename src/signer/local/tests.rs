@@ -94,6 +94,7 @@ fn request() -> (SignRequest, PrivateKey) {
         explicit_key_algorithm: None,
         dns_names: Vec::new(),
         pod_token: None,
+        issuer: None,
         csr,
     };
     (request, key)

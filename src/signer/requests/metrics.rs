@@ -1,4 +1,4 @@
-//! What the CSR signer counts.
+//! What is counted of requests.
 
 use prometheus_client::{
     encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder},
@@ -8,9 +8,9 @@ use prometheus_client::{
 
 use crate::class::Class;
 
-/// Metrics of the CSR signer. Clones share their values.
+/// Metrics of requests. Clones share their values.
 #[derive(Clone, Debug, Default)]
-pub struct CsrMetrics {
+pub struct RequestMetrics {
     /// Requests that somebody waits for.
     pub in_flight: Gauge,
     /// Calls to the API server that failed.
@@ -30,9 +30,9 @@ pub struct ApiCall {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ClassLabel(pub Class);
 
-// === impl CsrMetrics ===
+// === impl RequestMetrics ===
 
-impl CsrMetrics {
+impl RequestMetrics {
     /// Shows them.
     pub fn register(&self, registry: &mut Registry) {
         let in_flight = self.in_flight.clone();

@@ -1,8 +1,13 @@
 //! What has become of a request: a pure reading of the object.
 
+use std::time::Duration;
+
 use crate::{
     class::Class,
-    k8s::{ApprovalMessage, IdentityIs, OwnRequest, names::IDENTITY_IS_REASON},
+    k8s::{
+        ApprovalMessage, IdentityIs, LifetimeIs, OwnRequest,
+        names::{IDENTITY_IS_REASON, LIFETIME_IS_REASON},
+    },
     pki::X509Svid,
     signer::{Assigned, SignError},
 };
@@ -22,21 +27,29 @@ const MAX_MESSAGE: usize = 1024;
 /// The end of a request; `None` while nothing is decided, or decided and not signed.
 pub(super) fn outcome(request: &OwnRequest) -> Option<Result<Signed, SignError>> {
     if let Some(denied) = request.condition("Denied") {
-        let error = if denied.reason == IDENTITY_IS_REASON {
-            identity_is(&denied.message)
-        } else {
-            let (reason, message) = told(&denied.reason, &denied.message);
-            SignError::new(Class::Denied, format!("the controller denied it, {reason}: {message}"))
-        };
-        return Some(Err(error));
+        if denied.reason == IDENTITY_IS_REASON {
+            return Some(Err(identity_is(&denied.message)));
+        }
+        let (reason, message) = (reason(&denied.reason), told(&denied.message));
+        let message = format!("the controller denied it, {reason}: {message}");
+        let error = SignError::new(Class::Denied, message);
+        let other = (denied.reason == LIFETIME_IS_REASON)
+            .then(|| serde_json::from_str::<LifetimeIs>(&denied.message).ok())
+            .flatten();
+        return Some(Err(match other {
+            Some(LifetimeIs { ttl_seconds }) => {
+                error.with_lifetime(Duration::from_secs(ttl_seconds))
+            }
+            None => error,
+        }));
     }
     if let Some(failed) = request.condition("Failed") {
         // Policy changed between approval and signature.
         if failed.reason == IDENTITY_IS_REASON {
             return Some(Err(identity_is(&failed.message)));
         }
-        let (reason, message) = told(&failed.reason, &failed.message);
-        let message = format!("the controller could not sign it, {reason}: {message}");
+        let (reason, message) = (reason(&failed.reason), told(&failed.message));
+        let message = format!("it could not be signed, {reason}: {message}");
         return Some(Err(SignError::new(Class::Internal, message)));
     }
     let approved = request.condition("Approved")?;
@@ -67,22 +80,27 @@ fn identity_is(json: &str) -> SignError {
     }
 }
 
-/// A reason and a message that fit on one line.
-fn told(reason: &str, message: &str) -> (String, String) {
-    let plain = |text: &str, most: usize| {
-        let plain = text.chars().map(|c| if c.is_control() { ' ' } else { c });
-        plain.take(most).collect::<String>()
-    };
-    let reason = match reason {
+/// A reason that fits on one line.
+fn reason(reason: &str) -> String {
+    match reason {
         "" => "without a reason".to_owned(),
         reason => plain(reason, MAX_REASON),
-    };
-    (reason, plain(message, MAX_MESSAGE))
+    }
+}
+
+/// A message that fits on one line.
+pub(super) fn told(message: &str) -> String {
+    plain(message, MAX_MESSAGE)
+}
+
+fn plain(text: &str, most: usize) -> String {
+    let plain = text.chars().map(|c| if c.is_control() { ' ' } else { c });
+    plain.take(most).collect()
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, UNIX_EPOCH};
+    use std::time::UNIX_EPOCH;
 
     use super::*;
     use crate::{
@@ -103,6 +121,7 @@ mod tests {
             request: Vec::new(),
             conditions: conditions.collect(),
             certificate: certificate.map(|text| text.as_bytes().to_vec()),
+            ..OwnRequest::default()
         }
     }
 

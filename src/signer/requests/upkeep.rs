@@ -1,4 +1,4 @@
-//! What the CSR signer does all the time: it knows who it is, follows its requests, and deletes
+//! What the signer does all the time: it knows who it is, follows its requests, and deletes
 //! those that are done with.
 
 use std::{sync::Arc, time::Duration};
@@ -10,11 +10,11 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
-use super::{CsrSigner, standing, tidy::Orphans};
+use super::{RequestSigner, standing, tidy::Orphans};
 use crate::{
     class::Class,
     jitter::random,
-    k8s::{ApiError, Change, ObjectName},
+    k8s::{ApiError, Change},
     signer::SignError,
 };
 
@@ -31,9 +31,9 @@ const DELETIONS: usize = 8;
 /// How long the last deletions may take at the end.
 const FAREWELL: Duration = Duration::from_secs(2);
 
-// === impl CsrSigner ===
+// === impl RequestSigner ===
 
-impl CsrSigner {
+impl RequestSigner {
     /// Keeps the signer going until `stop`.
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
         tokio::select! {
@@ -41,6 +41,7 @@ impl CsrSigner {
             () = self.keep_standing() => {}
             () = self.sweep() => {}
             () = self.delete_all() => {}
+            () = self.objects.keep_up() => {}
         }
         let farewell = async { while self.delete_some().await {} };
         // The API server's own clean-up has the rest.
@@ -53,7 +54,7 @@ impl CsrSigner {
         let mut followed: Option<Arc<str>> = None;
         let mut failures = 0;
         loop {
-            let pause = match self.ask().await {
+            let pause = match self.ask_who_we_are().await {
                 Ok(uid) if followed.as_ref() == Some(&uid) => RECHECK,
                 Ok(uid) => {
                     info!(node = self.node_name, node_uid = %uid, "requests are this node's");
@@ -63,11 +64,7 @@ impl CsrSigner {
                         Change::Set(name, _) | Change::Gone(name, _) => waiters.wake(&name.name),
                         Change::Complete => {}
                     };
-                    following.spawn(self.cluster.follow_requests(
-                        self.requests.clone(),
-                        &uid,
-                        wake,
-                    ));
+                    following.spawn(self.objects.follow(self.requests.clone(), &uid, wake));
                     followed = Some(uid);
                     failures = 0;
                     RECHECK
@@ -91,7 +88,7 @@ impl CsrSigner {
     }
 
     /// The UID of this Node, if the API server says it. Silence changes nothing.
-    async fn ask(&self) -> Result<Arc<str>, ()> {
+    async fn ask_who_we_are(&self) -> Result<Arc<str>, ()> {
         let told = match self.call("whoami", self.cluster.who_am_i()).await {
             Ok(me) => standing::node_uid(&me, &self.node_name),
             Err(error) if self.node_uid.borrow().is_ok() => {
@@ -126,14 +123,14 @@ impl CsrSigner {
             let all = self.requests.all().into_iter().map(|request| request.name.clone());
             let unattended = all.filter(|name| !self.waiters.has(name)).collect();
             for name in orphans.look(unattended, Instant::now()) {
-                if let Some(request) = self.requests.get(&ObjectName::cluster_wide(&*name)) {
+                if let Some(request) = self.requests.get(&self.objects.key(&name)) {
                     self.tidy.delete(name, request.uid.clone());
                 }
             }
         }
     }
 
-    async fn delete_all(&self) {
+    async fn delete_all(self: &Arc<Self>) {
         loop {
             while self.delete_some().await {}
             self.tidy.more().await;
@@ -141,14 +138,14 @@ impl CsrSigner {
     }
 
     /// Deletes a few; false if there were none.
-    async fn delete_some(&self) -> bool {
+    async fn delete_some(self: &Arc<Self>) -> bool {
         let names = self.tidy.take(DELETIONS);
         let some = !names.is_empty();
         let mut calls = JoinSet::new();
         // A retry may have taken its request up again; it is deleted once that is answered.
         for (name, uid) in names.into_iter().filter(|(name, _)| !self.waiters.has(name)) {
-            let cluster = self.cluster.clone();
-            calls.spawn(async move { (cluster.delete_request(&name, &uid).await, name) });
+            let signer = self.clone();
+            calls.spawn(async move { (signer.objects.delete(&name, &uid).await, name) });
         }
         while let Some(done) = calls.join_next().await {
             if let Ok((Err(error), name)) = done {

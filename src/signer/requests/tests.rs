@@ -13,7 +13,10 @@ use tokio_util::sync::CancellationToken;
 use super::*;
 use crate::{
     id::SpiffeId,
-    k8s::fake::{FakeApi, Fault},
+    k8s::{
+        ObjectName,
+        fake::{FakeApi, Fault},
+    },
     pki::{Authority, Csr, KeyAlgorithm, PrivateKey},
     volume::PodInfo,
 };
@@ -37,6 +40,7 @@ pub(super) fn request(n: usize) -> SignRequest {
         explicit_key_algorithm: None,
         dns_names: Vec::new(),
         pod_token: None,
+        issuer: None,
     }
 }
 
@@ -60,14 +64,15 @@ impl Rig {
     }
 
     /// The signer of a driver that was started now.
-    fn start(&mut self) -> Arc<CsrSigner> {
+    fn start(&mut self) -> Arc<RequestSigner> {
         let name = "worker-1".to_owned();
-        let signer = Arc::new(CsrSigner::new(self.cluster.clone(), name, CsrMetrics::default()));
+        let signer =
+            Arc::new(RequestSigner::csr(self.cluster.clone(), name, RequestMetrics::default()));
         self.tasks.spawn(signer.clone().run(CancellationToken::new()));
         signer
     }
 
-    async fn ready(&mut self) -> Arc<CsrSigner> {
+    async fn ready(&mut self) -> Arc<RequestSigner> {
         let signer = self.start();
         until("the signer is ready", || signer.status().ready.is_ok()).await;
         signer
@@ -328,7 +333,12 @@ async fn a_token_that_is_bound_to_nothing_is_for_a_person_to_mend() {
 async fn what_nobody_waits_for_is_deleted_after_three_minutes() {
     let mut rig = Rig::new();
     rig.switch_controller(false);
-    let orphan = draft::draft(&request(1), "svid-orphan", "n1");
+    let orphan = draft::draft(
+        &request(1),
+        "svid-orphan",
+        "n1",
+        &Terms { lifetime: Duration::from_secs(3600), issuer: None },
+    );
     rig.cluster.create_request(&orphan).await.unwrap();
     let signer = rig.ready().await;
     sleep(tidy::UNATTENDED - Duration::from_secs(10)).await;

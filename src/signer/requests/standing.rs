@@ -14,8 +14,8 @@ pub(super) fn node_uid(me: &WhoAmI, node_name: &str) -> Result<Arc<str>, SignErr
     let not_ready = |message: String| SignError::new(Class::NotReady, message);
     let (Some(name), Some(uid)) = (me.extra(extra::NODE_NAME), me.extra(extra::NODE_UID)) else {
         return Err(not_ready(format!(
-            "the API server does not say which node the token of {} is bound to: --signer csr \
-             needs Kubernetes 1.30 or newer and a token bound to the driver's pod",
+            "the API server does not say which node the token of {} is bound to: a signer in the \
+             cluster needs Kubernetes 1.30 or newer and a token bound to the driver's pod",
             me.username
         )));
     };

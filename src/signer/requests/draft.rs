@@ -1,18 +1,25 @@
 //! The object that a request becomes.
 
-use std::{collections::BTreeMap, fmt::Write};
+use std::{collections::BTreeMap, fmt::Write, time::Duration};
 
 use aws_lc_rs::digest::{Context, SHA256};
 
 use crate::{
     k8s::{
-        NewRequest, OwnRequest,
-        names::{MIN_EXPIRATION_SECONDS, REQUEST_PREFIX, annotation},
+        IssuerRef, NewRequest, OwnRequest,
+        names::{REQUEST_PREFIX, annotation},
     },
-    pki::Csr,
     signer::SignRequest,
     volume::duration,
 };
+
+/// What the object says beside its CSR, for good.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Terms {
+    pub(super) lifetime: Duration,
+    /// Whom a CertificateRequest is for.
+    pub(super) issuer: Option<IssuerRef>,
+}
 
 /// How many bytes of the hash are in a name.
 const NAME_BYTES: usize = 20;
@@ -33,7 +40,12 @@ pub(super) fn name(request: &SignRequest) -> String {
 
 /// The object. What it says of the pod is for the controller to check; what the pod did not ask
 /// for is for policy to choose.
-pub(super) fn draft(request: &SignRequest, name: &str, node_uid: &str) -> NewRequest {
+pub(super) fn draft(
+    request: &SignRequest,
+    name: &str,
+    node_uid: &str,
+    terms: &Terms,
+) -> NewRequest {
     let pod = &request.pod;
     let mut annotations = BTreeMap::from([
         (annotation::POD_NAMESPACE.to_owned(), pod.namespace.clone()),
@@ -54,17 +66,20 @@ pub(super) fn draft(request: &SignRequest, name: &str, node_uid: &str) -> NewReq
         name: name.to_owned(),
         node_uid: node_uid.to_owned(),
         request: request.csr.to_pem(),
-        expiration_seconds: request.ttl.as_secs().max(MIN_EXPIRATION_SECONDS),
+        expiration_seconds: terms.lifetime.as_secs(),
         annotations,
+        issuer: terms.issuer.clone(),
     }
 }
 
-/// Whether an object of the right name asks for what this request does. One from before a restart
-/// may ask for another identity.
-pub(super) fn asks_for(object: &OwnRequest, request: &SignRequest) -> bool {
-    let pem = std::str::from_utf8(&object.request).ok();
-    let csr = pem.and_then(|pem| Csr::from_pem(pem).ok());
-    csr.is_some_and(|csr| csr.id() == &request.id && csr.spki_der() == request.csr.spki_der())
+/// Whether an object says the same. What a CertificateSigningRequest says of its lifetime is no more
+/// than a wish.
+pub(super) fn keeps_terms(object: &OwnRequest, terms: &Terms) -> bool {
+    let lifetime = |text: &String| duration::parse(text).is_ok_and(|it| it == terms.lifetime);
+    match (&object.issuer, &terms.issuer) {
+        (None, None) => true,
+        (there, wanted) => there == wanted && object.lifetime.as_ref().is_some_and(lifetime),
+    }
 }
 
 #[cfg(test)]
@@ -72,7 +87,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::signer::csr::tests::request;
+    use crate::signer::requests::tests::request;
 
     #[test]
     fn the_name_is_of_volume_and_key() {
@@ -96,20 +111,19 @@ mod tests {
         let mut wish = request(1);
         wish.ttl = Duration::from_secs(90);
         let keys = |draft: &NewRequest| draft.annotations.keys().cloned().collect::<Vec<_>>();
-        let plain = draft(&wish, "svid-1", "node-uid");
+        let terms = Terms { lifetime: Duration::from_secs(600), issuer: None };
+        let plain = draft(&wish, "svid-1", "node-uid", &terms);
         assert_eq!(
             keys(&plain),
             ["pod-name", "pod-namespace", "pod-uid"].map(|key| format!("csi.svid.dev/{key}"))
         );
-        // The API server takes no less.
         assert_eq!(plain.expiration_seconds, 600);
         assert!(plain.request.starts_with("-----BEGIN CERTIFICATE REQUEST-----"));
         wish.explicit_ttl = Some(Duration::from_secs(5400));
         wish.ttl = Duration::from_secs(5400);
         wish.explicit_key_algorithm = Some("ed25519".parse().unwrap());
         wish.dns_names = vec!["a.example".parse().unwrap(), "b.example".parse().unwrap()];
-        let full = draft(&wish, "svid-1", "node-uid");
-        assert_eq!(full.expiration_seconds, 5400);
+        let full = draft(&wish, "svid-1", "node-uid", &terms);
         for (key, value) in
             [("ttl", "1h30m"), ("key-algorithm", "ed25519"), ("dns-names", "a.example,b.example")]
         {
@@ -118,15 +132,21 @@ mod tests {
     }
 
     #[test]
-    fn an_object_for_another_identity_is_told_apart() {
-        let wish = request(1);
-        let object = |pem: String| OwnRequest { request: pem.into_bytes(), ..Default::default() };
-        assert!(asks_for(&object(wish.csr.to_pem()), &wish));
-        assert!(!asks_for(&object(request(1).csr.to_pem()), &wish), "another key");
-        assert!(!asks_for(&object(String::new()), &wish));
-        let mut other = request(1);
-        other.csr = wish.csr.clone();
-        other.id = "spiffe://example.org/other".parse().unwrap();
-        assert!(!asks_for(&object(wish.csr.to_pem()), &other), "another identity");
+    fn another_issuer_or_lifetime_is_told_apart() {
+        let issuer: IssuerRef = "Issuer/a".parse().unwrap();
+        let hour = Duration::from_secs(3600);
+        let object = |lifetime: &str| OwnRequest {
+            issuer: Some(issuer.clone()),
+            lifetime: Some(lifetime.to_owned()),
+            ..OwnRequest::default()
+        };
+        let terms = Terms { lifetime: hour, issuer: Some(issuer.clone()) };
+        assert!(keeps_terms(&object("3600s"), &terms) && keeps_terms(&object("1h0m0s"), &terms));
+        assert!(!keeps_terms(&object("1h1s"), &terms) && !keeps_terms(&object("x"), &terms));
+        let other = Terms { lifetime: hour, issuer: "Issuer/b".parse().ok() };
+        assert!(!keeps_terms(&object("1h"), &other));
+        let neither = Terms { lifetime: hour, issuer: None };
+        assert!(!keeps_terms(&object("1h"), &neither));
+        assert!(keeps_terms(&OwnRequest::default(), &neither));
     }
 }
