@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, future::Future};
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{Api, runtime::watcher::Config};
 
-use super::{Cache, Cluster, IssuerRef, ObjectName, names::issuer_map};
+use super::{ApiError, Cache, Cluster, IssuerRef, ObjectName, call, names::issuer_map};
 
 /// What is in one. It may be anything.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -27,6 +27,16 @@ impl ConfigText {
         let keep = |map: ConfigMap| Some(Self(map.data.unwrap_or_default()));
         let follow = cache.clone().follow(what, api, scope, keep, |_| {});
         (cache, follow)
+    }
+
+    /// Reads it now; `None` is no ConfigMap.
+    pub(in crate::k8s) async fn read(
+        cluster: &Cluster,
+        name: &ObjectName,
+    ) -> Result<Option<Self>, ApiError> {
+        let api: Api<ConfigMap> = cluster.namespaced(&name.namespace);
+        let map = call("read a ConfigMap", api.get_opt(&name.name)).await?;
+        Ok(map.map(|map| Self(map.data.unwrap_or_default())))
     }
 
     /// One value, if it is there.

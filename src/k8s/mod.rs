@@ -1,11 +1,13 @@
 //! The Kubernetes API: the only user of `kube`. Each file is one kind of object and the few things
 //! that are done to it; everything else sees plain types.
 
+mod access_reviews;
 mod bundle_map;
 mod bundle_publisher;
 mod ca_secret;
 mod cache;
 mod certificate_request;
+mod certificate_request_decisions;
 mod certificate_requests;
 mod config_text;
 mod error;
@@ -39,6 +41,7 @@ use kube::{
 use tokio::time::timeout;
 
 pub use self::{
+    access_reviews::Subject,
     bundle_map::BundleText,
     bundle_publisher::{BundleMap, BundleMapContent, BundlePublisher},
     ca_secret::{CaSecret, StoredSecret},
@@ -47,6 +50,7 @@ pub use self::{
         CertificateRequest, CertificateRequestCondition, CertificateRequestSpec,
         CertificateRequestStatus,
     },
+    certificate_request_decisions::{CertificateRequestDecisions, CertificateRequestFacts},
     certificate_requests::CertificateRequests,
     config_text::ConfigText,
     error::{ApiError, ApiErrorKind},

@@ -6,7 +6,7 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use crate::{class::Class, signer::csr::ClassLabel};
+use crate::{class::Class, signer::requests::ClassLabel};
 
 /// Metrics of the agent signer. Clones share their values.
 #[derive(Clone, Debug, Default)]

@@ -145,8 +145,8 @@ mod tests {
     }
 
     /// Invariant 3: whatever becomes of the ConfigMap, the last good issuer stands.
-    #[test]
-    fn the_configmap_says_who_signs_while_it_is_good() {
+    #[tokio::test]
+    async fn the_configmap_says_who_signs_while_it_is_good() {
         let (issuers, map) = issuers(Some("ClusterIssuer/installed"));
         assert_eq!(issuers.choose(None).unwrap_err().class(), Class::Unavailable);
         issuers.take(None, &map);
@@ -161,8 +161,8 @@ mod tests {
         assert_eq!(chosen(&issuers), "ClusterIssuer/installed");
     }
 
-    #[test]
-    fn without_any_issuer_it_says_what_to_set() {
+    #[tokio::test]
+    async fn without_any_issuer_it_says_what_to_set() {
         let (issuers, map) = issuers(None);
         issuers.take(None, &map);
         let error = issuers.choose(None).unwrap_err();

@@ -137,6 +137,9 @@ fn every_supported_attribute_counts() {
         "2h",
         "ed25519",
         "a.example",
+        "spiffe-ca",
+        "Issuer",
+        "awspca.cert-manager.io",
         "certs.d",
         "c",
         "k",
@@ -148,6 +151,15 @@ fn every_supported_attribute_counts() {
         "none",
         "token=vault",
     ]) {
+        if ["issuer-kind", "issuer-group"].contains(&name) {
+            // They say more about a name, and nothing alone.
+            let error = parse_one(name, value).unwrap_err();
+            assert!(error.to_string().contains("issuer-name beside it"), "{error}");
+            let (named, name) = (("csi.svid.dev/issuer-name", "a"), format!("{PREFIX}{name}"));
+            let with = parse_pairs(&[named, (&name, value)]).unwrap();
+            assert_ne!(with, parse_pairs(&[named]).unwrap(), "{name}");
+            continue;
+        }
         assert_ne!(parse_one(name, value).unwrap(), parse_pairs(&[]).unwrap(), "{name}");
     }
     for algorithm in KeyAlgorithm::ALL {
@@ -322,5 +334,30 @@ fn dns_names_are_rendered_for_the_pod() {
     ] {
         let error = parse_one("dns-names", bad).unwrap_err();
         assert!(error.to_string().contains(part), "{bad}: {error}");
+    }
+}
+
+#[test]
+fn an_issuer_is_named_as_kubernetes_names_it() {
+    let spec = parse_pairs(&[
+        ("csi.svid.dev/issuer-name", "a.b-c"),
+        ("csi.svid.dev/issuer-kind", "Issuer"),
+    ])
+    .unwrap();
+    let issuer = spec.issuer.unwrap();
+    assert_eq!((issuer.name.as_str(), issuer.kind.as_deref()), ("a.b-c", Some("Issuer")));
+    assert_eq!(issuer.group, None);
+    let long = "x".repeat(254);
+    for (name, value) in [
+        ("issuer-name", ""),
+        ("issuer-name", "A"),
+        ("issuer-name", "a/b"),
+        ("issuer-name", "-a"),
+        ("issuer-name", &long),
+        ("issuer-kind", "Is suer"),
+        ("issuer-group", "x_y"),
+    ] {
+        let error = parse_one(name, value).unwrap_err();
+        assert!(matches!(error, SpecError::Invalid { .. }), "{name} {value}: {error}");
     }
 }
