@@ -2,7 +2,7 @@
 
 use std::{
     sync::atomic::{AtomicI64, AtomicU64},
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use prometheus_client::{
@@ -30,9 +30,9 @@ pub struct Metrics {
     /// Decisions for which something had to be read from the API server first.
     pub live_reads: Counter,
     /// Requests without a decision, or approved and without a certificate.
-    pub waiting: Gauge<i64, AtomicI64>,
+    pub waiting: Family<CacheLabel, Gauge<i64, AtomicI64>>,
     /// How long the oldest of them has waited.
-    pub oldest_waiting: Gauge<f64, AtomicU64>,
+    pub oldest_waiting: Family<CacheLabel, Gauge<f64, AtomicU64>>,
     /// Calls to the API server that failed, by class.
     pub api_errors: Family<ClassLabel, Counter>,
     /// Audit lines that could not be written.
@@ -104,8 +104,8 @@ impl Default for Metrics {
                 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 60.0, 300.0,
             ]),
             live_reads: Counter::default(),
-            waiting: Gauge::default(),
-            oldest_waiting: Gauge::default(),
+            waiting: Family::default(),
+            oldest_waiting: Family::default(),
             api_errors: Family::default(),
             audit_failures: Counter::default(),
             leader: Gauge::default(),
@@ -231,6 +231,12 @@ impl Metrics {
     pub fn saw_cache(&self, cache: CacheLabel, state: &CacheState) {
         self.cache_synced.get_or_create(&cache).set(state.synced.into());
         self.cache_failing.get_or_create(&cache).set(state.problem.is_some().into());
+    }
+
+    /// Shows how many requests of a kind wait, and how long the oldest has.
+    pub fn saw_waiting(&self, kind: CacheLabel, count: i64, oldest: Duration) {
+        self.waiting.get_or_create(&kind).set(count);
+        self.oldest_waiting.get_or_create(&kind).set(oldest.as_secs_f64());
     }
 
     /// Shows how the CA is doing.

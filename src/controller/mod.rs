@@ -7,6 +7,7 @@ pub mod ca;
 pub mod issuance;
 pub mod metrics;
 pub mod policy_status;
+pub mod reconcile;
 pub mod requests;
 pub mod tokens;
 pub mod world;

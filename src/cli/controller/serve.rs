@@ -22,11 +22,12 @@ use crate::{
         issuance::Issuance,
         metrics::Metrics,
         policy_status,
-        requests::{Ground, Requests},
+        reconcile::{Ground, Reconciler},
+        requests,
         world::World,
     },
     http::{self, Checks},
-    k8s::{Candidate, Cluster, Inventory, RequestDecisions},
+    k8s::{Candidate, Cluster, Inventory, RequestDecisions, RequestFacts},
 };
 
 /// How long everything may take to end, once nothing new is begun.
@@ -118,15 +119,9 @@ fn start(cluster: Cluster, settings: Settings, listener: TcpListener) -> Running
         metrics: metrics.clone(),
         clock: clock.clone(),
     });
-    let requests = Arc::new(Requests::new(Ground {
-        world: world.clone(),
-        issuance,
-        metrics: metrics.clone(),
-        decisions: RequestDecisions::new(&cluster),
-        leads: leads.clone(),
-        clock: clock.clone(),
-    }));
-    let checks = checks(&world, &requests, &keyring, &metrics, &clock);
+    let on = Ground { world: world.clone(), issuance, leads: leads.clone() };
+    let requests = Arc::new(requests::reconciler(on.clone(), RequestDecisions::new(&cluster)));
+    let checks = checks(on, &requests);
 
     let (stop_requests, stop) = (CancellationToken::new(), CancellationToken::new());
     let mut working = Critical::new();
@@ -158,33 +153,31 @@ fn named(set: &mut Critical, name: &'static str, task: impl Future<Output = ()> 
     });
 }
 
-fn checks(
-    world: &Arc<World>,
-    requests: &Arc<Requests>,
-    keyring: &Arc<Keyring>,
-    metrics: &Arc<Metrics>,
-    clock: &Arc<dyn Clock>,
-) -> Arc<Checks> {
+fn checks(on: Ground, requests: &Arc<Reconciler<RequestFacts>>) -> Arc<Checks> {
     let live = {
         let requests = requests.clone();
         Box::new(move || requests.alive())
     };
     let ready = {
-        let (world, requests, keyring) = (world.clone(), requests.clone(), keyring.clone());
-        let clock = clock.clone();
+        let (on, requests) = (on.clone(), requests.clone());
         Box::new(move || {
-            world.ready()?;
+            on.world.ready()?;
             requests.ready()?;
-            keyring.status(clock.now()).ready.map_err(|reason| reason.to_string())
+            on.issuance
+                .keyring
+                .status(on.issuance.clock.now())
+                .ready
+                .map_err(|reason| reason.to_string())
         })
     };
     let shown = {
-        let (world, requests, keyring) = (world.clone(), requests.clone(), keyring.clone());
-        let (metrics, clock) = (metrics.clone(), clock.clone());
+        let requests = requests.clone();
         Box::new(move || {
+            let Issuance { keyring, metrics, clock, .. } = &*on.issuance;
             let now = clock.now();
-            world.refresh_metrics();
+            on.world.refresh_metrics();
             requests.refresh_metrics(now);
+            metrics.leader.set((*on.leads.borrow()).into());
             metrics.saw_keyring(&keyring.status(now));
             metrics.encode().unwrap_or_default()
         })

@@ -1,18 +1,14 @@
 //! One request, from where it is to its end.
 
-use std::{sync::Arc, time::Duration};
+use tracing::info;
 
-use tracing::{debug, error, info, warn};
-
-use super::{age, read, step::Step};
+use super::{look, read, step::Step};
 use crate::{
-    clock::Clock,
     controller::{
         approver::{Decision, Denial, Grant, decide},
         audit::{Entry, Outcome},
-        issuance::{Issuance, IssuanceError},
-        metrics::Metrics,
-        world::{Judgement, World},
+        reconcile::{Ground, Handled, Obstacle},
+        world::Judgement,
     },
     k8s::{
         ApiError, PodFacts, RequestDecisions, RequestFacts,
@@ -23,31 +19,8 @@ use crate::{
 
 /// What one request is handled with.
 pub(super) struct Judge {
-    pub(super) world: Arc<World>,
-    pub(super) issuance: Arc<Issuance>,
-    pub(super) metrics: Arc<Metrics>,
+    pub(super) ground: Ground,
     pub(super) decisions: RequestDecisions,
-    pub(super) clock: Arc<dyn Clock>,
-}
-
-/// What became of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Handled {
-    /// It has its certificate or its refusal.
-    Finished,
-    /// There is another version of it, which the watch will tell, or it is gone.
-    Outdated,
-    /// Not now; after this wait, where one was named.
-    Again(Option<Duration>),
-}
-
-/// Why a request could not be handled.
-#[derive(Debug, thiserror::Error)]
-enum Obstacle {
-    #[error(transparent)]
-    Api(#[from] ApiError),
-    #[error(transparent)]
-    Issuance(#[from] IssuanceError),
 }
 
 // === impl Judge ===
@@ -61,47 +34,22 @@ impl Judge {
             Step::Decide => self.decide(request).await,
             Step::Sign => self.sign(request).await,
         };
-        match result {
-            Ok(()) => Handled::Finished,
-            Err(obstacle) => self.explain(&request.name, &obstacle),
-        }
-    }
-
-    fn explain(&self, request: &str, obstacle: &Obstacle) -> Handled {
-        match obstacle {
-            // Another replica was quicker, or somebody changed it: start over with what there is.
-            Obstacle::Api(error) if error.is_conflict() || error.is_not_found() => {
-                debug!(request, %error, "the request has changed");
-                Handled::Outdated
-            }
-            Obstacle::Api(error) => {
-                self.metrics.api_failed(error);
-                warn!(request, %error, "the request waits");
-                Handled::Again(error.retry_after())
-            }
-            Obstacle::Issuance(IssuanceError::NotReady(reason)) => {
-                debug!(request, %reason, "the request waits");
-                Handled::Again(None)
-            }
-            Obstacle::Issuance(error) => {
-                error!(request, %error, "the request waits");
-                Handled::Again(None)
-            }
-        }
+        Handled::after(result, &request.name, &self.ground.issuance.metrics)
     }
 
     async fn judge(&self, request: &RequestFacts) -> Result<Judgement<Grant>, ApiError> {
-        self.world.judge(&read(request, self.world.settings()), decide).await
+        let world = &self.ground.world;
+        world.judge(&read(request, world.settings()), decide).await
     }
 
     async fn decide(&self, request: &RequestFacts) -> Result<(), Obstacle> {
         let Judgement { decision, pod } = self.judge(request).await?;
         match decision {
             Decision::Approve(grant) => {
-                self.issuance.approve(&grant, &asked(request, pod.as_deref()))?;
+                self.ground.issuance.approve(&grant, &asked(request, pod.as_deref()))?;
                 let message = grant.message().to_json();
                 let approved = self.decisions.approve(request, APPROVED_REASON, &message).await?;
-                self.metrics.decided(Outcome::Approve, APPROVED_REASON);
+                self.ground.issuance.metrics.decided(Outcome::Approve, APPROVED_REASON);
                 self.sign(&approved).await
             }
             Decision::Deny(denial) => {
@@ -120,11 +68,11 @@ impl Judge {
                 return self.refuse(Outcome::Fail, request, &denial, pod.as_deref()).await;
             }
         };
-        let svid = self.issuance.sign(&grant, &asked(request, pod.as_deref()))?;
+        let svid = self.ground.issuance.sign(&grant, &asked(request, pod.as_deref()))?;
         self.decisions.certify(request, svid.chain_pem()).await?;
-        self.metrics.decided(Outcome::Sign, APPROVED_REASON);
-        let took = age(request, self.clock.now());
-        self.metrics.issuance_seconds.observe(took.as_secs_f64());
+        self.ground.issuance.metrics.decided(Outcome::Sign, APPROVED_REASON);
+        let took = look(request).age(self.ground.issuance.clock.now());
+        self.ground.issuance.metrics.issuance_seconds.observe(took.as_secs_f64());
         info!(
             request = request.name, id = %grant.id, serial = svid.serial_hex(),
             took_ms = took.as_millis() as u64, "signed"
@@ -143,12 +91,12 @@ impl Judge {
         let wanted = wanted(request);
         let asked =
             Entry { spiffe_id: wanted.as_deref().unwrap_or_default(), ..asked(request, pod) };
-        self.issuance.refuse(outcome, denial, &asked)?;
+        self.ground.issuance.refuse(outcome, denial, &asked)?;
         match outcome {
             Outcome::Fail => self.decisions.fail(request, reason, &message).await?,
             _ => self.decisions.deny(request, reason, &message).await?,
         };
-        self.metrics.decided(outcome, reason);
+        self.ground.issuance.metrics.decided(outcome, reason);
         info!(request = request.name, reason, why = denial.message, "refused");
         Ok(())
     }
