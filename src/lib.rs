@@ -24,6 +24,7 @@ pub mod node;
 
 pub mod csi;
 pub mod http;
+pub mod issuer;
 pub mod workload;
 
 pub mod cli;

@@ -132,6 +132,13 @@ impl Default for Metrics {
 }
 
 impl Metrics {
+    /// With others in the same registry.
+    pub fn with(register: impl FnOnce(&mut Registry)) -> Self {
+        let mut metrics = Self::default();
+        register(&mut metrics.registry);
+        metrics
+    }
+
     fn register_requests(&mut self) {
         let r = &mut self.registry;
         r.register("decisions", "Decisions on requests", self.decisions.clone());

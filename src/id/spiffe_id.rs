@@ -44,6 +44,12 @@ impl SpiffeId {
         Self { text: format!("{SCHEME}{trust_domain}").into(), trust_domain: trust_domain.clone() }
     }
 
+    /// The controller's own ID: `/svid.dev/controller`.
+    pub fn controller(trust_domain: &TrustDomain) -> Self {
+        let text = format!("{SCHEME}{trust_domain}/svid.dev/controller").into();
+        Self { text, trust_domain: trust_domain.clone() }
+    }
+
     /// The whole ID.
     pub fn as_str(&self) -> &str {
         &self.text

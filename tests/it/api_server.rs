@@ -21,6 +21,8 @@ use tokio::{net::TcpListener, sync::watch, task::JoinSet};
 /// The collection of requests.
 pub const REQUESTS: &str = "apis/certificates.k8s.io/v1/certificatesigningrequests";
 
+const TOKEN_REVIEWS: &str = "apis/authentication.k8s.io/v1/tokenreviews";
+
 /// The server; ends when it is dropped.
 pub struct ApiServer {
     pub url: String,
@@ -49,6 +51,8 @@ struct Inner {
     /// Method and path of each call that wrote.
     writes: Vec<(Method, String)>,
     reads: Vec<String>,
+    /// Method and path of every call but watches.
+    calls: Vec<String>,
 }
 
 /// What happens to the store before an answer.
@@ -176,6 +180,11 @@ impl Store {
         self.inner.lock().unwrap().reads.iter().filter(|path| path.contains(part)).count()
     }
 
+    /// Every call but watches, as `GET /api/v1/…`.
+    pub fn calls(&self) -> Vec<String> {
+        self.inner.lock().unwrap().calls.clone()
+    }
+
     /// Waits for something to be so.
     pub async fn until<T>(&self, what: &str, mut so: impl FnMut(&Self) -> Option<T>) -> T {
         let waited = self.wait(&mut so);
@@ -263,6 +272,18 @@ async fn answer(
         return watching(store, path.collection, selector, from);
     }
     let mut inner = store.inner.lock().unwrap();
+    inner.calls.push(format!("{method} {}", uri.path()));
+    // What is no object: `openid`, by path, and the status of every TokenReview.
+    let by_path = |kind: &str, name: &str| (kind.to_owned(), String::new(), name.to_owned());
+    if let Some(published) = inner.objects.get(&by_path("openid", uri.path())) {
+        return json_answer(published);
+    }
+    if path.collection == TOKEN_REVIEWS {
+        return match inner.objects.get(&by_path(TOKEN_REVIEWS, "verdict")) {
+            Some(verdict) => json_answer(&json!({"metadata": {}, "spec": {}, "status": verdict})),
+            None => failure(StatusCode::FORBIDDEN, 0),
+        };
+    }
     if method == Method::GET && path.name.is_empty() {
         let items: Vec<_> = inner
             .objects

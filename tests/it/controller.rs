@@ -22,10 +22,10 @@ const POLICIES: &str = "apis/svid.dev/v1alpha1/svidpolicies";
 const ID: &str = "spiffe://example.org/ns/shop/sa/cart";
 
 /// A controller's process. Killed when it is dropped.
-struct Replica {
+pub struct Replica {
     child: Child,
-    audit: Arc<Mutex<Vec<Value>>>,
-    log: Arc<Mutex<String>>,
+    pub audit: Arc<Mutex<Vec<Value>>>,
+    pub log: Arc<Mutex<String>>,
     _config: tempfile::TempDir,
 }
 
@@ -33,6 +33,11 @@ struct Replica {
 
 impl Replica {
     fn start(server: &ApiServer, name: &str) -> Self {
+        Self::start_with(server, name, &[])
+    }
+
+    /// With more arguments.
+    pub fn start_with(server: &ApiServer, name: &str, more: &[&str]) -> Self {
         let config = tempfile::tempdir().unwrap();
         let path = config.path().join("config");
         std::fs::write(&path, server.kubeconfig("svid-csi")).unwrap();
@@ -40,6 +45,7 @@ impl Replica {
             .args(["controller", "--kubeconfig", "--trust-domain", "example.org"])
             .args(["--driver-service-account", "svid-csi/svid-csi", "--replica", name])
             .args(["--http-listen", "127.0.0.1:0", "--log-level", "debug"])
+            .args(more)
             .env("KUBECONFIG", &path)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -78,8 +84,17 @@ impl Replica {
     }
 
     /// Ends it as kubelet does; everything it wrote is there then.
-    fn stop(&mut self) -> i32 {
+    pub fn stop(&mut self) -> i32 {
+        self.terminate();
+        self.wait()
+    }
+
+    /// Tells it to end.
+    pub fn terminate(&self) {
         svid_csi::sys::process::terminate(self.child.id()).unwrap();
+    }
+
+    pub fn wait(&mut self) -> i32 {
         self.child.wait().unwrap().code().expect("an exit status")
     }
 }
@@ -94,7 +109,7 @@ impl Drop for Replica {
     }
 }
 
-fn pod(namespace: &str, name: &str, uid: &str, account: &str, driver: Option<&str>) -> Value {
+pub fn pod(namespace: &str, name: &str, uid: &str, account: &str, driver: Option<&str>) -> Value {
     let volumes =
         driver.map(|driver| json!([{"name": "svid", "csi": {"driver": driver, "readOnly": true}}]));
     json!({
@@ -105,7 +120,7 @@ fn pod(namespace: &str, name: &str, uid: &str, account: &str, driver: Option<&st
 }
 
 /// A server with a driver on one node and one pod that uses it.
-async fn cluster() -> ApiServer {
+pub async fn cluster() -> ApiServer {
     let server = ApiServer::start().await;
     let store = &server.store;
     store.put("api/v1/nodes", json!({"metadata": {"name": "node-1", "uid": "n-1"}}));
@@ -184,7 +199,7 @@ async fn condition(store: &Store, name: &str, kind: &str) -> (String, String) {
         .await
 }
 
-fn bundle(store: &Store) -> TrustBundle {
+pub fn bundle(store: &Store) -> TrustBundle {
     let map = store.get("api/v1/configmaps", "svid-csi", "svid-csi-bundle").expect("the bundle");
     let jwks = map["data"]["bundle.json"].as_str().unwrap();
     TrustBundle::from_jwks("example.org".parse().unwrap(), jwks.as_bytes()).unwrap()

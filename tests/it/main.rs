@@ -27,6 +27,7 @@ mod in_process;
 mod inspect;
 mod invariants;
 mod isolation;
+mod issuer;
 mod jwt_files;
 mod layering;
 mod local_ca;

@@ -1,6 +1,7 @@
 //! `svid-csi controller`: from arguments to a running controller.
 
 mod ca;
+mod issuer;
 mod jwt;
 mod serve;
 
@@ -88,6 +89,9 @@ pub(super) struct ControllerArgs {
     #[command(flatten)]
     ca: ca::CaArgs,
 
+    #[command(flatten)]
+    issuer: issuer::IssuerArgs,
+
     /// How log lines look
     #[arg(long, env = "SVID_CSI_LOG_FORMAT", value_enum, default_value = "text")]
     log_format: LogFormat,
@@ -106,6 +110,7 @@ struct Settings {
     replica: String,
     lease: String,
     http_listen: SocketAddr,
+    issuer: Option<issuer::IssuerChoice>,
 }
 
 /// Whose access to the API server is used.
@@ -166,6 +171,7 @@ impl ControllerArgs {
             replica: self.replica.unwrap_or_else(host_name),
             lease: self.lease,
             http_listen,
+            issuer: self.issuer.settings()?,
         })
     }
 }

@@ -11,7 +11,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::{Access, Settings};
+use super::{Access, Settings, issuer::Issuing};
 use crate::{
     cli::signals::Signals,
     clock::{Clock, SystemClock},
@@ -24,6 +24,7 @@ use crate::{
         policy_status,
         reconcile::{Ground, Reconciler},
         requests,
+        tokens::Tokens,
         world::World,
     },
     http::{self, Checks},
@@ -47,7 +48,7 @@ struct Running {
 type Critical = JoinSet<&'static str>;
 
 /// Runs until a signal ends it.
-pub(super) async fn serve(settings: Settings) -> Result<()> {
+pub(super) async fn serve(mut settings: Settings) -> Result<()> {
     let began = Instant::now();
     let mut signals = Signals::new()?;
     let cluster = match &settings.access {
@@ -59,10 +60,16 @@ pub(super) async fn serve(settings: Settings) -> Result<()> {
         .await
         .with_context(|| format!("--http-listen {}", settings.http_listen))?;
     let address = listener.local_addr()?;
-    let mut running = start(cluster, settings, listener);
+    let issuing = match settings.issuer.take() {
+        Some(choice) => Some(Issuing::open(choice).await?),
+        None => None,
+    };
+    let issuer = issuing.as_ref().map(Issuing::address).transpose()?;
+    let mut running = start(cluster, settings, listener, issuing)?;
     info!(
         version = env!("CARGO_PKG_VERSION"),
         http = %address,
+        issuer = issuer.map(tracing::field::display),
         took_ms = began.elapsed().as_millis() as u64,
         "started"
     );
@@ -98,9 +105,19 @@ impl Running {
     }
 }
 
-fn start(cluster: Cluster, settings: Settings, listener: TcpListener) -> Running {
+fn start(
+    cluster: Cluster,
+    settings: Settings,
+    listener: TcpListener,
+    issuing: Option<Issuing>,
+) -> Result<Running> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let metrics = Arc::new(Metrics::default());
+    let metrics = Arc::new(Metrics::with(|registry| {
+        if let Some(issuing) = &issuing {
+            issuing.register(registry);
+        }
+    }));
+    let tokens = issuing.as_ref().map(|issuing| issuing.tokens(&cluster, &clock));
     let namespace = settings.namespace.unwrap_or_else(|| cluster.namespace().to_owned());
     let audit = Audit::new(Box::new(stdout()), settings.replica.clone(), clock.clone());
     let (candidate, leads) =
@@ -119,9 +136,9 @@ fn start(cluster: Cluster, settings: Settings, listener: TcpListener) -> Running
         metrics: metrics.clone(),
         clock: clock.clone(),
     });
-    let on = Ground { world: world.clone(), issuance, leads: leads.clone() };
+    let on = Ground { world: world.clone(), issuance: issuance.clone(), leads: leads.clone() };
     let requests = Arc::new(requests::reconciler(on.clone(), RequestDecisions::new(&cluster)));
-    let checks = checks(on, &requests);
+    let checks = checks(on, &requests, &tokens);
 
     let (stop_requests, stop) = (CancellationToken::new(), CancellationToken::new());
     let mut working = Critical::new();
@@ -130,6 +147,14 @@ fn start(cluster: Cluster, settings: Settings, listener: TcpListener) -> Running
         async move { requests.run(stop).await }
     });
     let mut ground = Critical::new();
+    if let (Some(issuing), Some(tokens)) = (issuing, tokens) {
+        let (world, clock) = (world.clone(), clock.clone());
+        let serving =
+            issuing.serve(world, issuance, tokens.clone(), clock, stop_requests.clone())?;
+        named(&mut working, "direct issuing", serving);
+        let stop = stop.clone();
+        named(&mut ground, "keys of tokens", async move { tokens.follow(stop).await });
+    }
     named(&mut ground, "Lease", candidate.run(stop.clone()));
     named(&mut ground, "CA", keyring.run(cluster, leads.clone(), stop.clone()));
     named(&mut ground, "reading of policies", {
@@ -143,7 +168,7 @@ fn start(cluster: Cluster, settings: Settings, listener: TcpListener) -> Running
         named(&mut rest, what, follow);
     }
     named(&mut rest, "HTTP server", http::serve(listener, checks, CancellationToken::new()));
-    Running { requests: working, stop_requests, ground, stop_ground: stop, rest }
+    Ok(Running { requests: working, stop_requests, ground, stop_ground: stop, rest })
 }
 
 fn named(set: &mut Critical, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
@@ -153,16 +178,21 @@ fn named(set: &mut Critical, name: &'static str, task: impl Future<Output = ()> 
     });
 }
 
-fn checks(on: Ground, requests: &Arc<Reconciler<RequestFacts>>) -> Arc<Checks> {
+fn checks(
+    on: Ground,
+    requests: &Arc<Reconciler<RequestFacts>>,
+    tokens: &Option<Arc<Tokens>>,
+) -> Arc<Checks> {
     let live = {
         let requests = requests.clone();
         Box::new(move || requests.alive())
     };
     let ready = {
-        let (on, requests) = (on.clone(), requests.clone());
+        let (on, requests, tokens) = (on.clone(), requests.clone(), tokens.clone());
         Box::new(move || {
             on.world.ready()?;
             requests.ready()?;
+            tokens.as_ref().map_or(Ok(()), |tokens| tokens.ready())?;
             on.issuance
                 .keyring
                 .status(on.issuance.clock.now())
@@ -171,11 +201,14 @@ fn checks(on: Ground, requests: &Arc<Reconciler<RequestFacts>>) -> Arc<Checks> {
         })
     };
     let shown = {
-        let requests = requests.clone();
+        let (requests, tokens) = (requests.clone(), tokens.clone());
         Box::new(move || {
             let Issuance { keyring, metrics, clock, .. } = &*on.issuance;
             let now = clock.now();
             on.world.refresh_metrics();
+            if let Some(tokens) = &tokens {
+                tokens.refresh_metrics();
+            }
             requests.refresh_metrics(now);
             metrics.leader.set((*on.leads.borrow()).into());
             metrics.saw_keyring(&keyring.status(now));

@@ -89,6 +89,12 @@ reasons! {
     NodeReplaced rests on Node;
     /// The annotations don't name a pod.
     PodNotNamed rests on ;
+    /// The pod's token was not the API server's, not for us, or not of now.
+    PodTokenRefused rests on ;
+    /// The pod's token is of another pod than the one that the request names.
+    PodTokenMismatch rests on ;
+    /// The pod's token was made for another node than the driver's.
+    PodTokenElsewhere rests on ;
     /// The pod does not exist.
     PodMissing rests on Pod;
     /// The pod has another UID.

@@ -1,0 +1,76 @@
+//! How it ends: what is under way is finished, and what cannot be decided is said.
+
+use axum::http::{Method, StatusCode};
+use tonic::Code;
+
+use super::*;
+use crate::api_server::Fault;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_under_way_is_finished_when_it_is_told_to_stop() {
+    let mut bench = Bench::start().await;
+    let client = bench.client().await;
+    let (message, _) = wish(ID, bench.pod());
+    client.x509(&bench.driver(), message).await.unwrap();
+    // One call that has to read: the API server takes its time.
+    let (entered, waits) = std::sync::mpsc::channel();
+    let (go_on, held) = std::sync::mpsc::channel::<()>();
+    bench.server.store.fault(Fault {
+        method: Method::GET,
+        suffix: "/pods/cart-9",
+        status: StatusCode::CONTINUE,
+        retry_after: 0,
+        before: Some(Box::new(move |_| {
+            entered.send(()).unwrap();
+            let _ = held.recv_timeout(Duration::from_secs(20));
+        })),
+    });
+    let claims = tokens::claims("shop", ("cart", "s-1"), ("cart-9", "p-9"), ("node-1", "n-1"));
+    let (mut message, _) = wish(ID, bench.authority.token(&claims));
+    message.pod = Some(Pod {
+        namespace: "shop".to_owned(),
+        name: "cart-9".to_owned(),
+        uid: "p-9".to_owned(),
+    });
+    let driver = bench.driver();
+    let call = async { client.x509(&driver, message).await };
+    let stop = async {
+        tokio::task::spawn_blocking(move || {
+            waits.recv_timeout(Duration::from_secs(20)).expect("the call reads");
+            bench.replica.terminate();
+            // It is told, and has not ended.
+            std::thread::sleep(Duration::from_millis(300));
+            go_on.send(()).unwrap();
+            bench.replica.wait()
+        })
+        .await
+        .unwrap()
+    };
+    let (answer, status) = tokio::join!(call, stop);
+    let answer = format!("{:?}", answer.unwrap());
+    assert!(answer.contains("PodMissing"), "{answer}");
+    assert_eq!(status, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_read_is_unavailable_and_no_denial() {
+    let bench = Bench::start().await;
+    let client = bench.client().await;
+    bench.server.store.fault(Fault {
+        method: Method::GET,
+        suffix: "/pods/cart-9",
+        status: StatusCode::INTERNAL_SERVER_ERROR,
+        retry_after: 0,
+        before: None,
+    });
+    let claims = tokens::claims("shop", ("cart", "s-1"), ("cart-9", "p-9"), ("node-1", "n-1"));
+    let (mut message, _) = wish(ID, bench.authority.token(&claims));
+    message.pod = Some(Pod {
+        namespace: "shop".to_owned(),
+        name: "cart-9".to_owned(),
+        uid: "p-9".to_owned(),
+    });
+    let status = client.x509(&bench.driver(), message).await.unwrap_err();
+    assert_eq!(status.code(), Code::Unavailable, "{status}");
+    assert!(bench.audited("deny").is_empty());
+}
