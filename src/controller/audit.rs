@@ -32,9 +32,9 @@ pub enum Outcome {
     /// The request is refused.
     #[default]
     Deny,
-    /// A certificate was made.
+    /// A certificate or a token was made.
     Sign,
-    /// An admitted request gets no certificate.
+    /// An admitted request gets none.
     Fail,
 }
 
@@ -100,6 +100,15 @@ pub struct Entry<'a> {
     /// The CA key that signed it.
     #[serde(skip_serializing_if = "str::is_empty")]
     pub ca_key_id: &'a str,
+    /// For whom a JWT-SVID is.
+    #[serde(skip_serializing_if = "<[String]>::is_empty", serialize_with = "cut_each")]
+    pub audience: &'a [String],
+    /// The `kid` of a JWT-SVID.
+    #[serde(skip_serializing_if = "str::is_empty")]
+    pub jwt_key_id: &'a str,
+    /// When a JWT-SVID ends.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "at")]
+    pub expires: Option<SystemTime>,
 }
 
 #[derive(Serialize)]
@@ -176,6 +185,15 @@ fn cut<S: Serializer>(text: &str, serializer: S) -> Result<S::Ok, S::Error> {
     }
 }
 
+fn cut_each<S: Serializer>(texts: &[String], serializer: S) -> Result<S::Ok, S::Error> {
+    let cut = |text: &String| text.chars().take(LONGEST).collect::<String>();
+    serializer.collect_seq(texts.iter().map(cut))
+}
+
+fn at<S: Serializer>(time: &Option<SystemTime>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&time.map(rfc3339).unwrap_or_default())
+}
+
 fn rfc3339(time: SystemTime) -> String {
     let millis = match time.duration_since(SystemTime::UNIX_EPOCH) {
         Ok(after) => i128::try_from(after.as_millis()).unwrap_or(0),
@@ -249,6 +267,7 @@ mod tests {
             key_algorithm: "ecdsa-p256",
             serial: "0a",
             ca_key_id: "c0ffee",
+            ..Entry::default()
         }
     }
 
@@ -271,7 +290,15 @@ mod tests {
     fn docs_audit_md_has_every_field() {
         let documented = include_str!("../../docs/audit.md");
         let names = ["api.shop.svc".parse().unwrap()];
-        let entry = Entry { message: "why", dns_names: &names, ..entry() };
+        let audience = ["https://api.example".to_owned()];
+        let entry = Entry {
+            message: "why",
+            dns_names: &names,
+            audience: &audience,
+            jwt_key_id: "kid",
+            expires: Some(Noon.now()),
+            ..entry()
+        };
         let line: serde_json::Map<_, _> = serde_json::from_str(&line(&entry)).unwrap();
         for field in line.keys() {
             assert!(documented.contains(&format!("| `{field}` |")), "{field} is not documented");

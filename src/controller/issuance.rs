@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{
-    approver::{Denial, Grant},
+    approver::{Denial, Grant, JwtGrant},
     audit::{Audit, Entry, Outcome},
     ca::{Keyring, NotReady},
     metrics::Metrics,
@@ -16,6 +16,7 @@ use super::{
 use crate::{
     clock::Clock,
     id::SpiffeId,
+    jose::{JwtError, JwtSvid},
     k8s::names::APPROVED_REASON,
     pki::{IssueError, PublicKey, X509Svid},
 };
@@ -41,6 +42,9 @@ pub enum IssuanceError {
     /// The CA did not sign.
     #[error("cannot sign: {0}")]
     Issue(#[from] IssueError),
+    /// The JWT key did not sign.
+    #[error("cannot sign: {0}")]
+    Jwt(#[from] JwtError),
     /// It cannot be accounted for.
     #[error("cannot write the audit line: {0}; nothing is decided without it")]
     Audit(#[from] io::Error),
@@ -63,6 +67,29 @@ impl Issuance {
             ca_key_id: authority.key_id(),
             ttl_seconds: lifetime(&svid, now),
             ..granted(Outcome::Sign, grant, asked)
+        })?;
+        Ok(svid)
+    }
+
+    /// Signs the JWT-SVID that was granted; `asked` says who asked for whom.
+    pub fn sign_jwt(&self, grant: &JwtGrant, asked: &Entry<'_>) -> Result<JwtSvid, IssuanceError> {
+        let now = self.clock.now();
+        let key = self.keyring.signing_jwt(now)?;
+        let svid = key.sign(&grant.id, &grant.audience, grant.ttl, &grant.claims, now)?;
+        self.record(&Entry {
+            decision: Outcome::Sign,
+            reason: APPROVED_REASON,
+            spiffe_id: grant.id.as_str(),
+            policy: &grant.policy,
+            ttl_seconds: svid
+                .expires_at()
+                .duration_since(svid.issued_at())
+                .ok()
+                .map(|d| d.as_secs()),
+            audience: &grant.audience,
+            jwt_key_id: key.key_id(),
+            expires: Some(svid.expires_at()),
+            ..asked.clone()
         })?;
         Ok(svid)
     }
