@@ -10,6 +10,7 @@
     reason = "tests are nobody's interface, and clippy knows test functions only by their attribute"
 )]
 
+mod agent;
 mod api_server;
 mod bad_requests;
 mod calls;
