@@ -1,7 +1,11 @@
 //! Volumes whose SVIDs come with their keys from elsewhere: followed, taken when they change, and
 //! believed no more than a signature is.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    collections::BTreeSet,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use tokio::time::{Instant, timeout_at};
 
@@ -16,6 +20,7 @@ use crate::{
     id::SpiffeId,
     pki::RenewalPolicy,
     signer::{Assigned, Given, HandedOut, Handout, KeyedSvid, SignError},
+    trust::TrustBundles,
 };
 
 /// Over how long volumes take what they are given at one time: an agent that was restarted gives
@@ -33,7 +38,10 @@ impl Node {
     pub(super) fn subscribe(&self, volume: &Volume, work: &mut Work) {
         let (Some(spec), None) = (&work.spec, &work.handout) else { return };
         work.handout = self.issuer.signer.hand_out(&volume.id, &spec.pod);
-        let Some(handout) = &work.handout else { return };
+        let Some(handout) = &work.handout else {
+            work.federates_with = None;
+            return;
+        };
         let mut given = handout.follow();
         let (id, rotator, clock) = (volume.id.clone(), self.rotator.clone(), self.clock.clone());
         let ending = self.ending.clone();
@@ -62,6 +70,21 @@ impl Node {
                 next.is_some_and(|next| !is_the_same(next, held))
             }
             Err(error) => error.class() == Class::Denied,
+        }
+    }
+
+    /// Bundles as the volume's pod may see them: the federated trust domains that go with what it is
+    /// given, or was last.
+    pub(super) fn seen_by(&self, work: &mut Work, bundles: Arc<TrustBundles>) -> Arc<TrustBundles> {
+        let Some(handout) = &work.handout else { return bundles };
+        if let Ok(given) = handout.current()
+            && work.federates_with.as_deref() != Some(&given.federates_with)
+        {
+            work.federates_with = Some(Arc::new(given.federates_with.clone()));
+        }
+        match &work.federates_with {
+            Some(domains) => self.issuer.bundles.view(&bundles, domains),
+            None => self.issuer.bundles.view(&bundles, &BTreeSet::new()),
         }
     }
 
@@ -125,7 +148,7 @@ impl Issuer {
         handout: &Handout,
         patience: Patience,
         deadline: Instant,
-    ) -> Result<std::sync::Arc<HandedOut>, NodeError> {
+    ) -> Result<Arc<HandedOut>, NodeError> {
         if patience == Patience::TriesOnce {
             return Ok(handout.current()?);
         }

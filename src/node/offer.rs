@@ -1,9 +1,10 @@
 //! What a volume's socket offers: the newest SVID and the bundles that go with it.
 
-use std::{fmt, sync::Arc};
+use std::{collections::BTreeSet, fmt, sync::Arc};
 
 use super::volume::{Phase, Work};
 use crate::{
+    id::TrustDomain,
     pki::{PrivateKey, X509Svid},
     trust::TrustBundles,
 };
@@ -16,6 +17,8 @@ pub struct Offer {
     /// Bundles by which the SVID verifies. Newer ones that contain all of these may be served
     /// beside it, too.
     pub bundles: Option<OfferedBundles>,
+    /// The federated trust domains whose bundles it may see; `None` is all of them.
+    pub federates_with: Option<Arc<BTreeSet<TrustDomain>>>,
     /// Policy refused the last renewal: once the SVID has expired the pod has no identity, and
     /// new JWT-SVIDs are refused at once.
     pub denied: bool,
@@ -45,6 +48,7 @@ impl Offer {
         Self {
             svid: svid.map(|it| OfferedSvid { x509: it.x509.clone(), key: it.key.clone() }),
             bundles: work.beside.clone().map(OfferedBundles),
+            federates_with: work.federates_with.clone(),
             denied: work.denied,
         }
     }

@@ -167,6 +167,7 @@ impl Node {
                 (issued.svid, issued.bundles)
             }
         };
+        let bundles = self.seen_by(work, bundles);
         let id = svid.x509.id().clone();
         self.provide_jwts(volume, work, &id).await?;
         block_in_place(|| self.put_in_place(volume, work, svid, bundles, &id))?;
@@ -267,7 +268,8 @@ impl Node {
         }
         // A bundle that was published meanwhile made only those due that were scheduled by then.
         // The same goes for what its pod is given.
-        if work.bundles != self.issuer.bundles.current() || self.is_superseded(work) {
+        let newest = self.issuer.bundles.current().map(|newest| self.seen_by(work, newest));
+        if work.bundles != newest || self.is_superseded(work) {
             self.rotator.schedule(volume.id.clone(), self.clock.now());
         }
         if let (Some(spec), Some(svid)) = (&work.spec, &work.svid) {

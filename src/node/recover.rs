@@ -1,7 +1,7 @@
 //! After a restart: every volume goes on with no help from pod or kubelet (invariant 4).
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -14,7 +14,7 @@ use super::{
     volume::{Phase, Svid, Volume, VolumeRequest, Work},
 };
 use crate::{
-    id::SpiffeId,
+    id::{SpiffeId, TrustDomain},
     jose::distinct,
     pki::{RenewalPolicy, TrustBundle},
     signer::Assigned,
@@ -65,7 +65,7 @@ impl NodeGround {
                     // Whoever has it still verifies its peers by it, for as long as can be.
                     let until = now + self.limits.max_ttl;
                     let bundle = self.vouched_bundle(&target);
-                    recovered.note(Found { bundle, until });
+                    recovered.note(Found { bundle, until, federated: BTreeMap::new() });
                     let target = target.path().display();
                     warn!(%target, reason, "a volume can't be recovered; it waits for kubelet");
                 }
@@ -101,11 +101,15 @@ impl NodeGround {
             warn!(target = %target.path().display(), %error, "leftovers stay for now");
         }
         work.device = Some(dir.device().map_err(|error| format!("its device: {error}"))?);
-        let mut found = Found { bundle: None, until: SystemTime::UNIX_EPOCH };
+        let (bundle, until) = (None, SystemTime::UNIX_EPOCH);
+        let mut found = Found { bundle, until, federated: BTreeMap::new() };
         if let (Some(set), Some(spec)) = (&set, &work.spec)
             && let Some(svid) = store::read_svid(set, &spec.files)
         {
             found.bundle = self.bundle_of(set, Some(&record.spiffe_id), &record.bundles);
+            found.federated = store::read_federated(set, &record.bundles);
+            let domains = found.federated.keys().cloned().collect();
+            work.federates_with = Some(Arc::new(domains));
             found.until = svid.x509.not_after().min(now + self.limits.max_ttl);
             let bundle = found.bundle.as_ref();
             work.jwts = store::read_jwts(set, spec);
@@ -116,7 +120,9 @@ impl NodeGround {
             {
                 // Of the SVID that it was written beside, and not of the next.
                 work.taint = record.taint.filter(|_| serial_of(&record) == svid.x509.serial_hex());
-                work.beside = bundle.map(|own| Arc::new(TrustBundles::own(own.clone())));
+                work.beside = bundle
+                    .cloned()
+                    .map(|own| Arc::new(TrustBundles { own, federated: found.federated.clone() }));
                 work.svid = Some(svid);
             }
         }
@@ -208,6 +214,7 @@ fn serial_of(record: &VolumeRecord) -> &str {
 /// What one volume tells of the trust bundle.
 struct Found {
     bundle: Option<TrustBundle>,
+    federated: BTreeMap<TrustDomain, TrustBundle>,
     /// The end of what its pod may still use of it.
     until: SystemTime,
 }
@@ -226,7 +233,7 @@ impl Recovered {
     }
 
     fn note(&mut self, found: Found) {
-        let Found { bundle: Some(bundle), until } = found else {
+        let Found { bundle: Some(bundle), until, mut federated } = found else {
             return;
         };
         // All of them: the SVIDs before this one may still be in use, and end before it.
@@ -247,6 +254,12 @@ impl Recovered {
         let found = bundle.jwt_authorities().to_vec();
         let (first, then) = if is_newest { (found, known) } else { (known, found) };
         self.trust.jwt_authorities = distinct(first.into_iter().chain(then)).to_vec();
+        if is_newest {
+            std::mem::swap(&mut self.trust.federated, &mut federated);
+        }
+        for (domain, bundle) in federated {
+            self.trust.federated.entry(domain).or_insert(bundle);
+        }
         if is_newest {
             self.trust.bundle = Some(bundle);
         }
@@ -318,13 +331,14 @@ impl Node {
 
     /// Gives the set the current bundle if it has another. True if it was rewritten.
     fn refresh(&self, volume: &Volume, work: &mut Work) -> bool {
+        let Some(bundles) = self.issuer.bundles.current() else {
+            return false;
+        };
+        let bundles = self.seen_by(work, bundles);
         let (Some(spec), Some(svid)) = (&work.spec, work.svid.clone()) else {
             return false;
         };
         let Ok(id) = self.identity(spec, work.assigned.as_ref()) else {
-            return false;
-        };
-        let Some(bundles) = self.issuer.bundles.current() else {
             return false;
         };
         let expected = store::files(spec, &svid, &bundles, &work.jwts);
@@ -415,9 +429,9 @@ mod tests {
             let mut recovered = Recovered::default();
             for volume in order {
                 let bundle = Some(volumes[volume].clone());
-                recovered.note(Found { bundle, until: now });
+                recovered.note(Found { bundle, until: now, federated: BTreeMap::new() });
             }
-            recovered.note(Found { bundle: None, until: now });
+            recovered.note(Found { bundle: None, until: now, federated: BTreeMap::new() });
             assert_eq!(recovered.trust.jwt_authorities, [new.clone(), both.clone(), old.clone()]);
             assert_eq!(recovered.trust.bundle.as_ref().and_then(TrustBundle::sequence), Some(3));
         }

@@ -1,7 +1,7 @@
 //! What is kept on a volume's tmpfs: the set that the pod reads, and the record that a restart
 //! reads.
 
-use std::{io, sync::Arc};
+use std::{collections::BTreeMap, io, sync::Arc};
 
 use aws_lc_rs::digest::{SHA256, digest};
 use serde::Deserialize;
@@ -23,6 +23,7 @@ use crate::{
 };
 
 const BUNDLE: &str = "bundle.json";
+const FEDERATED: &str = "federated/";
 /// Far above what either can become, far below what would hurt.
 const MAX_FILE: usize = 1 << 20;
 
@@ -77,9 +78,32 @@ pub(super) fn read_bundle(
     vouched.contains(&sha256(&json)).then(|| TrustBundle::from_jwks(domain.clone(), &json).ok())?
 }
 
-/// What a record has to vouch for before a set is written.
-pub(super) fn bundle_digest(set: &FileSet) -> Option<String> {
-    Some(sha256(set.get(BUNDLE)?))
+/// The federated bundles of the set on the volume that a record vouches for. They come without JWT
+/// authorities, which no file has.
+pub(super) fn read_federated(
+    set: &CurrentSet,
+    vouched: &[String],
+) -> BTreeMap<TrustDomain, TrustBundle> {
+    let read = |line: &String| {
+        let (path, digest) = line.split_once(' ')?;
+        let domain: TrustDomain =
+            path.strip_prefix(FEDERATED)?.strip_suffix(".pem")?.parse().ok()?;
+        let pem = set.read(path, MAX_FILE).ok().filter(|pem| sha256(pem) == digest)?;
+        let bundle = TrustBundle::from_pem(domain.clone(), std::str::from_utf8(&pem).ok()?).ok()?;
+        Some((domain, bundle))
+    };
+    vouched.iter().filter_map(read).collect()
+}
+
+/// What a record has to vouch for before a set is written: the digest of the own trust domain's
+/// bundle, and path and digest of each federated one.
+pub(super) fn bundle_digests(set: &FileSet) -> Vec<String> {
+    let digest = |(path, content): &(String, Zeroizing<Vec<u8>>)| {
+        let federated = path.starts_with(FEDERATED);
+        let digest = (federated || path == BUNDLE).then(|| sha256(content))?;
+        Some(if federated { format!("{path} {digest}") } else { digest })
+    };
+    set.files.iter().filter_map(digest).collect()
 }
 
 fn sha256(bytes: &[u8]) -> String {

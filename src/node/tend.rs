@@ -88,6 +88,7 @@ impl Node {
             // Nobody to trust, so nobody signs; the signer says why.
             return self.renew(volume, work).await;
         };
+        let bundles = self.seen_by(work, bundles);
         let current = work.bundles.as_ref().is_some_and(|held| *held == bundles);
         let superseded = self.is_superseded(work);
         if !superseded && self.is_given(work) {
@@ -142,6 +143,7 @@ impl Node {
         block_in_place(|| self.places.open_ours(&volume.target, work.device))?;
         let issued = self.issue(volume, work, &spec, Patience::TriesOnce).await?;
         let Issued { svid, bundles, assigned } = issued;
+        let bundles = self.seen_by(work, bundles);
         let (id, serial) = (svid.x509.id().clone(), svid.x509.serial_hex().to_owned());
         let before = work.assigned.clone();
         work.assigned = assigned.or(before.clone());
@@ -252,19 +254,18 @@ impl Node {
         let spec = work.spec.as_ref().ok_or(NodeError::Panicked)?;
         let dir = self.places.open_ours(&volume.target, work.device)?;
         let (files, ownership) = (store::files(spec, &svid, &bundles, &work.jwts), spec.ownership);
-        let digest = store::bundle_digest(&files);
-        if let Some(digest) = &digest
-            && work.phase == Phase::Live
-            && !work.vouched.contains(digest)
-        {
+        let digests = store::bundle_digests(&files);
+        let news = |digest: &&String| !work.vouched.contains(digest);
+        let news: Vec<String> = digests.iter().filter(news).cloned().collect();
+        if work.phase == Phase::Live && !news.is_empty() {
             // Killed in between, the next start has to know either of them.
-            work.vouched.push(digest.clone());
+            work.vouched.extend(news);
             self.places.write_record(&dir, volume, work, RecordState::Live, id)?;
         }
         AtomicWriter::new(&dir)
             .write(&files, &ownership, self.clock.now())
             .map_err(NodeError::io("write the set of", volume.target.path()))?;
-        work.vouched = digest.into_iter().collect();
+        work.vouched = digests;
         let before = work.svid.replace(svid);
         self.mark_taint_of_next(work, before.as_ref(), self.clock.now());
         work.beside = Some(bundles.clone());

@@ -1,6 +1,7 @@
 //! One volume: what it was asked for, what it holds, and who may work on it.
 
 use std::{
+    collections::BTreeSet,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime},
 };
@@ -14,6 +15,7 @@ use super::{
 };
 use crate::{
     class::Class,
+    id::TrustDomain,
     pki::{PrivateKey, RenewalPolicy, X509Svid},
     signer::{Assigned, Handout},
     sys::TargetPath,
@@ -78,6 +80,8 @@ pub(super) struct Work {
     pub(super) denied: bool,
     /// What its pod is given, where SVIDs come with their keys.
     pub(super) handout: Option<Handout>,
+    /// The federated trust domains that its pod was last to know; `None` is all of them.
+    pub(super) federates_with: Option<Arc<BTreeSet<TrustDomain>>>,
 }
 
 /// Who sees to it that an SVID is renewed.
@@ -270,6 +274,7 @@ impl Default for Work {
             last_error: None,
             denied: false,
             handout: None,
+            federates_with: None,
         }
     }
 }

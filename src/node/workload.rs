@@ -64,7 +64,16 @@ impl Workload {
         self.volume.offer()
     }
 
-    /// Everybody's bundles, and each change of them. Before the first there are none.
+    /// Everybody's bundles, as a pod with this offer may see them.
+    pub fn seen_by(&self, offer: &Offer, bundles: Arc<TrustBundles>) -> Arc<TrustBundles> {
+        match &offer.federates_with {
+            Some(domains) => self.desk.issuer.bundles.view(&bundles, domains),
+            None => bundles,
+        }
+    }
+
+    /// Everybody's bundles, and each change of them. Before the first there are none. What the pod
+    /// may see of them is [`Self::seen_by`] its offer.
     pub fn bundles(&self) -> watch::Receiver<Option<Arc<TrustBundles>>> {
         self.desk.issuer.bundles.subscribe()
     }

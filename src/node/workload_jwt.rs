@@ -74,6 +74,7 @@ impl Workload {
         // Nothing is for nobody, whatever a token says.
         AudienceSet::new(vec![audience.to_owned()])?;
         let bundles = desk.issuer.bundles.current().ok_or(WorkloadError::NoBundle)?;
+        let bundles = self.seen_by(&self.current_offer(), bundles);
         let now = desk.issuer.clock.now();
         let checked = || {
             desk.metrics.workload.jwt_verified.inc();

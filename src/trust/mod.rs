@@ -8,6 +8,7 @@ mod store;
 mod tainted;
 #[cfg(test)]
 mod tests;
+mod views;
 
 use std::{collections::BTreeMap, time::SystemTime};
 
@@ -66,6 +67,8 @@ pub struct RecoveredTrust {
     pub jwt_authorities: Vec<JwtAuthority>,
     /// The newest bundle found.
     pub bundle: Option<TrustBundle>,
+    /// Those of federated trust domains, without their JWT authorities.
+    pub federated: BTreeMap<TrustDomain, TrustBundle>,
 }
 
 // === impl TrustBundles ===

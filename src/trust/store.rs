@@ -1,13 +1,16 @@
 //! The newest bundles, for everyone who follows them.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, PoisonError},
 };
 
 use tokio::sync::watch;
 
-use super::{PublishedError, PublishedTrust, TaintedKeys, TrustBundles, merge::merge};
+use super::{
+    PublishedError, PublishedTrust, RecoveredTrust, TaintedKeys, TrustBundles, merge::merge,
+    views::Views,
+};
 use crate::{id::TrustDomain, pki::TrustBundle};
 
 /// Holds the newest [`TrustBundles`] and tells everyone of a change. Sources publish to it; before
@@ -18,6 +21,7 @@ pub struct BundleStore {
     bundles: watch::Sender<Option<Arc<TrustBundles>>>,
     tainted: watch::Sender<Option<Arc<TaintedKeys>>>,
     refusal: Mutex<Option<String>>,
+    views: Views,
 }
 
 /// What each source said last.
@@ -39,6 +43,22 @@ impl BundleStore {
     /// A store that begins with what the volumes tell, until a source says more.
     pub fn recovered(bundle: Option<TrustBundle>) -> Self {
         bundle.map_or_else(Self::default, |bundle| Self::new(TrustBundles::own(bundle)))
+    }
+
+    /// The same with the federated bundles, for a source that will say which of them go.
+    pub fn recovered_all(trust: RecoveredTrust) -> Self {
+        let RecoveredTrust { bundle, federated, .. } = trust;
+        bundle.map_or_else(Self::default, |own| Self::new(TrustBundles { own, federated }))
+    }
+
+    /// These bundles as somebody sees them who is to know the federated trust domains `domains`
+    /// alone. The same again while they are the newest.
+    pub fn view(
+        &self,
+        bundles: &Arc<TrustBundles>,
+        domains: &BTreeSet<TrustDomain>,
+    ) -> Arc<TrustBundles> {
+        self.views.of(bundles, domains)
     }
 
     /// The newest bundles.

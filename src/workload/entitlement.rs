@@ -34,6 +34,7 @@ pub(super) struct Pair<'a> {
 
 /// Follows what a pod is entitled to.
 pub(super) struct Follow {
+    workload: Workload,
     offer: watch::Receiver<Arc<Offer>>,
     bundles: watch::Receiver<Option<Arc<TrustBundles>>>,
     clock: Arc<dyn Clock>,
@@ -53,11 +54,9 @@ struct Updates<T, R> {
 impl Entitlement {
     /// What this pod is entitled to now.
     pub(super) fn of(workload: &Workload) -> Self {
-        Self {
-            offer: workload.offer().borrow().clone(),
-            newest: workload.bundles().borrow().clone(),
-            now: workload.clock().now(),
-        }
+        let (offer, newest) = (workload.offer().borrow().clone(), workload.bundles());
+        let newest = newest.borrow().clone().map(|newest| workload.seen_by(&offer, newest));
+        Self { offer, newest, now: workload.clock().now() }
     }
 
     /// The pod's SVID with bundles, never an expired one. PermissionDenied where policy has
@@ -120,16 +119,16 @@ impl Entitlement {
 impl Follow {
     pub(super) fn new(workload: &Workload) -> Self {
         let (offer, bundles) = (workload.offer(), workload.bundles());
-        Self { offer, bundles, clock: workload.clock().clone(), until: None }
+        let (workload, clock) = (workload.clone(), workload.clock().clone());
+        Self { workload, offer, bundles, clock, until: None }
     }
 
     /// What holds now.
     pub(super) fn current(&mut self) -> Entitlement {
-        let current = Entitlement {
-            offer: self.offer.borrow_and_update().clone(),
-            newest: self.bundles.borrow_and_update().clone(),
-            now: self.clock.now(),
-        };
+        let offer = self.offer.borrow_and_update().clone();
+        let newest = self.bundles.borrow_and_update().clone();
+        let newest = newest.map(|newest| self.workload.seen_by(&offer, newest));
+        let current = Entitlement { offer, newest, now: self.clock.now() };
         self.until = current.until();
         current
     }
@@ -137,7 +136,7 @@ impl Follow {
     /// Waits until something else may hold than [`Follow::current`] said. Nothing is missed when
     /// it is cancelled. An error is the end: whose volume it was is gone.
     pub(super) async fn changed(&mut self) -> Result<(), watch::error::RecvError> {
-        let Self { offer, bundles, clock, until } = self;
+        let Self { offer, bundles, clock, until, .. } = self;
         tokio::select! {
             changed = offer.changed() => changed,
             changed = bundles.changed() => changed,

@@ -35,10 +35,18 @@ impl Ground {
             "--agent-socket",
             &agent.socket().display().to_string(),
         ]);
-        node.start().await;
-        let ground = Self { agent, node };
+        let mut ground = Self { agent, node };
+        ground.start_node().await;
         ground.becomes_ready().await;
         ground
+    }
+
+    /// Starts the plugin, until it has said where its metrics are.
+    async fn start_node(&mut self) {
+        let told = |node: &Node| node.log().matches(r#""message":"ready""#).count();
+        let before = told(&self.node);
+        self.node.start().await;
+        eventually("it says so", async || (told(&self.node) > before).then_some(())).await;
     }
 
     async fn becomes_ready(&self) {

@@ -106,7 +106,7 @@ impl Signing {
             }
             PartKind::Agent(socket) => {
                 // What the volumes hold stands until the agent says more.
-                let store = Arc::new(BundleStore::recovered(trust.bundle));
+                let store = Arc::new(BundleStore::recovered_all(trust));
                 let domain = parts.trust_domain.clone();
                 let metrics = metrics.agent.clone();
                 let (signer, bundles) =

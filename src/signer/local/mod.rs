@@ -91,7 +91,7 @@ impl LocalSigner {
         let now = clock.now();
         let LocalConfig { directory, create, trust_domain, propagation, jwt } = config;
         let directory = CaDirectory::new(directory, trust_domain.clone());
-        let RecoveredTrust { roots: mut live, jwt_authorities, bundle } = recovered;
+        let RecoveredTrust { roots: mut live, jwt_authorities, bundle, .. } = recovered;
         // In the order that the volumes have them, so that none is rewritten for that alone.
         let order = bundle.as_ref().map_or(&[][..], TrustBundle::x509_authorities);
         live.sort_by_key(|root| {

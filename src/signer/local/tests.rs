@@ -403,6 +403,7 @@ async fn a_ca_that_changed_while_nobody_looked_signs_at_once_beside_the_recovere
         }],
         jwt_authorities: vec![],
         bundle: Some(bundle.with_sequence(Some(far))),
+        ..RecoveredTrust::default()
     };
     let signer = LocalSigner::open(config(root.path(), false), recovered, clock.clone());
     assert_eq!(roots(&signer), [new.roots()[0].clone(), old_root]);

@@ -134,14 +134,14 @@ fn a_plugin_that_is_killed_while_the_agent_is_down() {
             .await;
         let before = ground.serial(&pod);
         ground.node.kill().await;
-        ground.node.start().await;
+        ground.start_node().await;
         ground.becomes_ready().await;
         tokio::time::sleep(Duration::from_secs(6)).await;
         assert_eq!(ground.serial(&pod), before, "nothing that is fresh is replaced");
 
         ground.node.kill().await;
         ground.agent.kill();
-        ground.node.start().await;
+        ground.start_node().await;
         let mut api = with_header(&ground.node.target(&pod).join("spiffe.sock")).await;
         let mut stream = api.fetch_x509svid(X509svidRequest {}).await.unwrap().into_inner();
         let served = message(&mut stream).await;

@@ -78,6 +78,7 @@ fn recovered_from(signer: &LocalSigner) -> RecoveredTrust {
         roots: vec![],
         jwt_authorities: bundle.jwt_authorities().to_vec(),
         bundle: Some(bundle),
+        ..RecoveredTrust::default()
     }
 }
 
