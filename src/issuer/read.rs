@@ -3,12 +3,13 @@
 
 use std::time::Duration;
 
-use svid_csi_proto::issuer::v1::{IssueX509SvidRequest, Pod};
+use svid_csi_proto::issuer::v1::{IssueJwtSvidRequest, IssueX509SvidRequest, Pod};
 
 use crate::{
     controller::{
         approver::{
-            ApproverSettings, Denial, IdentityRequest, NamedPod, ReasonCode, Requester, Uses, Wish,
+            ApproverSettings, Denial, IdentityRequest, JwtWish, NamedPod, ReasonCode, Requester,
+            Uses, Wish,
         },
         tokens::TokenClaims,
     },
@@ -28,6 +29,22 @@ pub(super) fn x509(
         pod: named(driver, pod, message.pod.as_ref()),
         uses: Uses::Volume,
         wish: x509_wish(message, settings),
+    }
+}
+
+/// The same for a JWT-SVID.
+pub(super) fn jwt(
+    driver: &TokenClaims,
+    pod: &TokenClaims,
+    message: &IssueJwtSvidRequest,
+    settings: &ApproverSettings,
+) -> IdentityRequest<JwtWish> {
+    let (audience, ttl) = (message.audience.clone(), ttl(message.ttl_seconds));
+    IdentityRequest {
+        requester: requester(driver, settings),
+        pod: named(driver, pod, message.pod.as_ref()),
+        uses: Uses::Volume,
+        wish: JwtWish::new(&message.spiffe_id, audience, ttl, &settings.trust_domain),
     }
 }
 

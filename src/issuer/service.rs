@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use svid_csi_proto::issuer::v1::{
     self as proto, IssueJwtSvidRequest, IssueJwtSvidResponse, IssueX509SvidRequest,
-    IssueX509SvidResponse, Pod, issue_x509_svid_response, issuer_server::Issuer,
+    IssueX509SvidResponse, Pod, issue_jwt_svid_response, issue_x509_svid_response,
+    issuer_server::Issuer,
 };
 use tonic::{Request, Response, Status};
 use tracing::{debug, error, warn};
@@ -17,12 +18,13 @@ use super::{
 use crate::{
     class::Class,
     controller::{
-        approver::{Decision, Denial, Grant, ReasonCode, decide},
+        approver::{Decision, Denial, Grant, JwtGrant, ReasonCode, decide, decide_jwt},
         audit::{Entry, Outcome},
         issuance::{Issuance, IssuanceError},
         tokens::{TokenClaims, Tokens},
         world::{Judgement, World},
     },
+    jose::JwtSvid,
     k8s::{ApiError, PodFacts, names::APPROVED_REASON},
     pki::X509Svid,
 };
@@ -40,7 +42,6 @@ struct Asking<'a> {
     requester: String,
     pod: Option<&'a Pod>,
     volume: &'a str,
-    id: &'a str,
 }
 
 // === impl IssuerService ===
@@ -53,24 +54,23 @@ impl Issuer for IssuerService {
     ) -> Result<Response<IssueX509SvidResponse>, Status> {
         let Driver(driver) = driver(&request)?;
         let message = request.into_inner();
-        let pod = message.pod.as_ref();
-        let asking = Asking::new(&driver, pod, &message.volume_id, "");
+        let asking = Asking::new(&driver, message.pod.as_ref(), &message.volume_id);
         let token = self.pods_token(&message.pod_token, &asking).await?;
         let request = read::x509(&driver, &token, &message, self.world.settings());
         let judged = self.world.judge(&request, decide).await;
         let Judgement { decision, pod } = judged.map_err(|error| self.unread(&error))?;
+        let asked = asking.entry(pod.as_deref());
         let answer = match decision {
             Decision::Approve(grant) => {
-                let svid = self.issuance.sign(&grant, &asking.entry(pod.as_deref()));
+                let svid = self.issuance.sign(&grant, &asked);
                 let svid = svid.map_err(|error| unsigned(&error))?;
                 self.issuance.metrics.decided(Outcome::Sign, APPROVED_REASON);
                 issue_x509_svid_response::Answer::Issued(issued(&grant, &svid))
             }
             Decision::Deny(denial) => {
                 let wanted = request.wish.as_ref().ok().and_then(|wish| wish.id.as_ref());
-                let id = wanted.map_or("", |id| id.as_str());
-                let entry = Entry { spiffe_id: id, ..asking.entry(pod.as_deref()) };
-                self.refuse(&denial, &entry)?;
+                let spiffe_id = wanted.map_or("", |id| id.as_str());
+                self.refuse(&denial, &Entry { spiffe_id, ..asked })?;
                 issue_x509_svid_response::Answer::Denied(denied(denial))
             }
         };
@@ -79,9 +79,37 @@ impl Issuer for IssuerService {
 
     async fn issue_jwt_svid(
         &self,
-        _request: Request<IssueJwtSvidRequest>,
+        request: Request<IssueJwtSvidRequest>,
     ) -> Result<Response<IssueJwtSvidResponse>, Status> {
-        Err(Status::unimplemented("JWT-SVIDs are not issued yet"))
+        let Driver(driver) = driver(&request)?;
+        let message = request.into_inner();
+        let asking = Asking::new(&driver, message.pod.as_ref(), &message.volume_id);
+        let token = self.pods_token(&message.pod_token, &asking).await?;
+        let request = read::jwt(&driver, &token, &message, self.world.settings());
+        let judged = self.world.judge(&request, decide_jwt).await;
+        let Judgement { decision, pod } = judged.map_err(|error| self.unread(&error))?;
+        let asked = asking.entry(pod.as_deref());
+        let answer = match decision {
+            Decision::Approve(grant) => {
+                let svid = self.issuance.sign_jwt(&grant, &asked);
+                let svid = svid.map_err(|error| unsigned(&error))?;
+                self.issuance.metrics.decided(Outcome::Sign, APPROVED_REASON);
+                issue_jwt_svid_response::Answer::Issued(issued_jwt(&grant, &svid))
+            }
+            Decision::Deny(denial) => {
+                let wish = request.wish.as_ref().ok();
+                self.refuse(
+                    &denial,
+                    &Entry {
+                        spiffe_id: wish.map_or("", |wish| wish.id.as_str()),
+                        audience: wish.map_or(&[], |wish| wish.audience.as_slice()),
+                        ..asked
+                    },
+                )?;
+                issue_jwt_svid_response::Answer::Denied(denied(denial))
+            }
+        };
+        Ok(Response::new(IssueJwtSvidResponse { answer: Some(answer) }))
     }
 }
 
@@ -146,6 +174,19 @@ fn issued(grant: &Grant, svid: &X509Svid) -> proto::X509Svid {
     }
 }
 
+fn issued_jwt(grant: &JwtGrant, svid: &JwtSvid) -> proto::JwtSvid {
+    let lifetime = svid.expires_at().duration_since(svid.issued_at()).unwrap_or_default();
+    proto::JwtSvid {
+        token: svid.token().to_owned(),
+        decision: Some(proto::Decision {
+            policy: grant.policy.clone(),
+            spiffe_id: grant.id.as_str().to_owned(),
+            ttl_seconds: lifetime.as_secs(),
+            federates_with: Vec::new(),
+        }),
+    }
+}
+
 fn denied(denial: Denial) -> proto::Denial {
     proto::Denial {
         reason: denial.reason.as_str().to_owned(),
@@ -160,8 +201,8 @@ fn denied(denial: Denial) -> proto::Denial {
 // === impl Asking ===
 
 impl<'a> Asking<'a> {
-    fn new(driver: &'a TokenClaims, pod: Option<&'a Pod>, volume: &'a str, id: &'a str) -> Self {
-        Self { driver, requester: driver.username(), pod, volume, id }
+    fn new(driver: &'a TokenClaims, pod: Option<&'a Pod>, volume: &'a str) -> Self {
+        Self { driver, requester: driver.username(), pod, volume }
     }
 
     /// The start of an audit line.
@@ -177,7 +218,6 @@ impl<'a> Asking<'a> {
             pod: said(|pod| &pod.name),
             pod_uid: said(|pod| &pod.uid),
             service_account: facts.map_or("", PodFacts::service_account),
-            spiffe_id: self.id,
             ..Entry::default()
         }
     }
