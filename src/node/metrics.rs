@@ -16,7 +16,7 @@ use prometheus_client::{
 use super::WorkloadMetrics;
 use crate::{
     class::Class,
-    signer::{agent::AgentMetrics, requests::RequestMetrics},
+    signer::{agent::AgentMetrics, controller::ControllerMetrics, requests::RequestMetrics},
 };
 
 /// Every metric of the node plugin, and the registry they are shown from.
@@ -65,6 +65,8 @@ pub struct Metrics {
     pub csr: RequestMetrics,
     /// The agent signer's.
     pub agent: AgentMetrics,
+    /// Those of the controller's client.
+    pub controller: ControllerMetrics,
     /// The volumes' sockets'.
     pub workload: WorkloadMetrics,
     /// Volumes mounted without `noswap`.
@@ -133,6 +135,7 @@ impl Default for Metrics {
             ca_expiry: Gauge::default(),
             ca_reload_failures: Gauge::default(),
             csr: RequestMetrics::default(),
+            controller: ControllerMetrics::default(),
             agent: AgentMetrics::default(),
             workload: WorkloadMetrics::default(),
             without_noswap: Counter::default(),
@@ -216,6 +219,7 @@ impl Metrics {
         let failures = self.ca_reload_failures.clone();
         r.register("ca_reload_failures", "Changed CA files that could not be used", failures);
         self.csr.register(r);
+        self.controller.register(r);
         self.agent.register(r);
         self.workload.register(r);
         r.register(

@@ -29,10 +29,10 @@ impl Default for PodTokenCell {
 impl PodTokenCell {
     /// Takes what kubelet brought: what can't be used takes no token away. True if a renewal waited
     /// for this.
-    pub(super) fn take(&self, brought: Result<PodToken, PodTokenError>) -> bool {
+    pub(super) fn take(&self, brought: Result<PodToken, PodTokenError>, now: SystemTime) -> bool {
         let mut held = self.lock();
         match (brought, &held.token) {
-            (Ok(token), Ok(known)) if token == **known => false,
+            (Ok(token), Ok(known)) if token == **known || !token.is_good_at(now) => false,
             (Ok(token), _) => {
                 held.token = Ok(Arc::new(token));
                 std::mem::take(&mut held.awaited)
@@ -98,18 +98,19 @@ mod tests {
         assert_eq!(cell.current(at(0)), Err(PodTokenError::NotYet));
         let missing = PodTokenError::Missing { audience: "svid.dev".to_owned() };
         cell.wait_for_next();
-        assert!(!cell.take(Err(missing.clone())));
+        assert!(!cell.take(Err(missing.clone()), at(0)));
         assert_eq!(cell.current(at(0)), Err(missing.clone()), "why there is none");
-        assert!(cell.take(token("one", 100)), "it was waited for");
+        assert!(cell.take(token("one", 100), at(0)), "it was waited for");
         assert!(!cell.is_awaited());
-        assert!(!cell.take(Err(missing)));
+        assert!(!cell.take(Err(missing), at(0)));
         assert_eq!(cell.current(at(0)).unwrap().secret(), "one");
         assert_eq!(cell.current(at(99)), Err(PodTokenError::Expired));
         // One that the signer refused.
         cell.wait_for_next();
-        assert!(!cell.take(token("one", 100)) && cell.is_awaited(), "the same again");
-        assert!(cell.take(token("two", 200)));
-        assert!(!cell.take(token("three", 300)), "nobody waits");
+        assert!(!cell.take(token("one", 100), at(0)) && cell.is_awaited(), "the same again");
+        assert!(cell.take(token("two", 200), at(0)));
+        assert!(!cell.take(token("over", 0), at(0)), "no worse than before");
+        assert!(!cell.take(token("three", 300), at(0)), "nobody waits");
         assert_eq!(cell.current(at(99)).unwrap().secret(), "three");
         cell.forget();
         assert_eq!(cell.current(at(0)), Err(PodTokenError::NotYet));

@@ -81,7 +81,7 @@ impl Node {
             }) {
                 if work.request.as_ref() == Some(&request) {
                     self.look_after(volume, &work);
-                    if volume.pod_token.take(pod_token) {
+                    if volume.pod_token.take(pod_token, self.clock.now()) {
                         self.rotator.schedule(volume.id.clone(), self.clock.now());
                     }
                     return Ok(());
@@ -97,7 +97,7 @@ impl Node {
                 *work = Work::default();
             }
         }
-        volume.pod_token.take(pod_token);
+        volume.pod_token.take(pod_token, self.clock.now());
         let Err(error) = self.establish(volume, &mut work, request).await else {
             return Ok(());
         };

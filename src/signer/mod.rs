@@ -2,10 +2,12 @@
 
 pub mod agent;
 pub mod cert_manager;
+pub mod controller;
 pub mod local;
 pub mod requests;
 
 mod handout;
+mod told;
 
 use std::{
     sync::Arc,

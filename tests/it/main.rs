@@ -29,6 +29,7 @@ mod inspect;
 mod invariants;
 mod isolation;
 mod issuer;
+mod issuing;
 mod jwt_files;
 mod layering;
 mod local_ca;

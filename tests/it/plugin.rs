@@ -144,6 +144,12 @@ impl Node {
         self.extra = extra.iter().map(ToString::to_string).collect();
     }
 
+    /// Gives the next start another argument in the place of one.
+    pub fn replace_extra(&mut self, before: &str, after: &str) {
+        let arg = self.extra.iter_mut().find(|arg| *arg == before).expect("it has the argument");
+        after.clone_into(arg);
+    }
+
     fn log_file(&self) -> fs::File {
         let mut options = fs::File::options();
         let options = options.create(true).append(true);

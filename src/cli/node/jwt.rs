@@ -41,7 +41,9 @@ impl JwtArgs {
         let (ttl, issuer) = (given(self.jwt_ttl), given(self.jwt_issuer));
         let reason = match signer {
             SignerKind::Local => None,
-            SignerKind::Csr => Some("is for --signer local; with csr there are no JWT-SVIDs"),
+            SignerKind::Csr | SignerKind::Controller => {
+                Some("is for --signer local; in a cluster the controller has it")
+            }
             SignerKind::Agent => Some("is for --signer local; with agent SPIRE signs them"),
         };
         if let Some(reason) = reason {

@@ -1,6 +1,7 @@
 //! `svid-csi node`: from arguments to a running node plugin.
 
 mod agent;
+mod controller;
 mod jwt;
 mod serve;
 mod signing;
@@ -14,7 +15,7 @@ use std::{
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum, builder::FalseyValueParser};
 
-use self::{agent::AgentArgs, jwt::JwtArgs};
+use self::{agent::AgentArgs, controller::ControllerArgs, jwt::JwtArgs};
 use super::{
     UsageError,
     telemetry::{self, LogFormat, LogLevel},
@@ -24,7 +25,7 @@ use crate::{
     id::TrustDomain,
     k8s::names::bundle_map,
     node::WorkloadLimits,
-    signer::local::LocalConfig,
+    signer::{controller::ControllerConfig, local::LocalConfig},
     sys::process::{forbid_core_dumps, raise_descriptor_limit},
     volume::{Limits, duration},
 };
@@ -38,6 +39,11 @@ Examples:
   In a DaemonSet, beside a SPIRE agent whose authorized_delegates name this driver:
     SVID_CSI_NODE_NAME=worker-1 SVID_CSI_TRUST_DOMAIN=example.org \\
       svid-csi node --signer agent --agent-socket /run/spire/admin/admin.sock
+
+  The same for thousands of pods, without an API object for each certificate:
+    SVID_CSI_NODE_NAME=worker-1 SVID_CSI_TRUST_DOMAIN=example.org \\
+      svid-csi node --signer controller --http-listen 0.0.0.0:9809 \\
+      --controller-address svid-csi-issuer.svid-csi.svc:9443
 
   One machine with a CA of its own:
     svid-csi node --node-name $(hostname) --trust-domain example.org \\
@@ -77,22 +83,14 @@ pub(super) struct NodeArgs {
     #[arg(long, env = "SVID_CSI_REGISTRATION_DIR")]
     registration_dir: Option<PathBuf>,
 
-    /// Audience of the tokens that are shown to the controller, of the pods and of the driver
-    #[arg(
-        long,
-        env = "SVID_CSI_TOKEN_AUDIENCE",
-        default_value = "svid.dev",
-        value_name = "AUDIENCE"
-    )]
-    token_audience: String,
-
     /// Who signs: a CA in a directory, the svid-csi controller by CertificateSigningRequests, which
     /// needs a pod in a cluster of Kubernetes 1.30 or newer, or a SPIRE agent on this node
     #[arg(long, env = "SVID_CSI_SIGNER", value_enum, default_value = "local")]
     signer: SignerKind,
 
     /// ConfigMap in the driver's own namespace that the controller publishes its bundle in; with
-    /// --signer local its roots are trusted besides [default: svid-csi-bundle with --signer csr]
+    /// --signer local its roots are trusted besides [default: svid-csi-bundle with --signer
+    /// csr or controller]
     #[arg(long, env = "SVID_CSI_BUNDLE_CONFIG_MAP", value_name = "NAME")]
     bundle_config_map: Option<String>,
 
@@ -108,6 +106,9 @@ pub(super) struct NodeArgs {
     /// With --signer local: how long a new CA or JWT key is in every bundle before it signs
     #[arg(long, env = "SVID_CSI_CA_PROPAGATION", default_value = "5m", value_name = "DURATION")]
     ca_propagation: String,
+
+    #[command(flatten)]
+    controller: ControllerArgs,
 
     #[command(flatten)]
     jwt: JwtArgs,
@@ -164,6 +165,8 @@ enum SignerKind {
     Local,
     /// The svid-csi controller, by CertificateSigningRequests.
     Csr,
+    /// The svid-csi controller, by gRPC: no API object for each certificate.
+    Controller,
     /// SPIRE: its agent on this node hands out certificates and keys.
     Agent,
 }
@@ -172,6 +175,8 @@ enum SignerKind {
 struct SignerSettings {
     kind: SignerKind,
     local: LocalConfig,
+    /// Whom to ask by gRPC.
+    controller: Option<ControllerConfig>,
     /// The SPIRE agent's admin socket.
     agent_socket: Option<PathBuf>,
     /// The ConfigMap with the controller's bundle.
@@ -204,10 +209,6 @@ impl NodeArgs {
         }
         if self.node_name.is_empty() || self.node_name.len() > 253 {
             return Err(UsageError::new("--node-name", "must have 1 to 253 characters"));
-        }
-        if self.token_audience.is_empty() {
-            // The token without one is for the API server.
-            return Err(UsageError::new("--token-audience", "must not be empty"));
         }
         let trust_domain: TrustDomain =
             self.trust_domain.parse().map_err(|error| UsageError::new("--trust-domain", error))?;
@@ -254,13 +255,17 @@ impl NodeArgs {
         let plugin = plugin_dir(&self.kubelet_dir, &self.driver_name);
         let has_ca = match self.signer {
             SignerKind::Local => None,
-            SignerKind::Csr => Some("is for --signer local; with csr the controller has the CA"),
+            SignerKind::Csr | SignerKind::Controller => {
+                Some("is for --signer local; in a cluster the controller has the CA")
+            }
             SignerKind::Agent => Some("is for --signer local; with agent SPIRE has the CA"),
         };
         if let (Some(reason), true) = (has_ca, self.ca_create) {
             return Err(UsageError::new("--ca-create", reason));
         }
         let agent_socket = self.agent.settings(self.signer)?;
+        let token_audience = self.controller.token_audience.clone();
+        let controller = self.controller.settings(self.signer, &trust_domain)?;
         let jwt = self.jwt.settings(self.signer)?;
         let bundle_map = match (self.bundle_config_map, self.signer) {
             (Some(name), SignerKind::Agent) if !name.is_empty() => {
@@ -269,7 +274,9 @@ impl NodeArgs {
             }
             // An empty variable of the environment is none.
             (Some(name), _) if !name.is_empty() => Some(name),
-            (_, SignerKind::Csr) => Some(bundle_map::DEFAULT_NAME.to_owned()),
+            (_, SignerKind::Csr | SignerKind::Controller) => {
+                Some(bundle_map::DEFAULT_NAME.to_owned())
+            }
             (_, SignerKind::Local | SignerKind::Agent) => None,
         };
         let signer = SignerSettings {
@@ -281,6 +288,7 @@ impl NodeArgs {
                 propagation,
                 jwt,
             },
+            controller,
             agent_socket,
             bundle_map,
             kubeconfig: self.kubeconfig,
@@ -293,7 +301,7 @@ impl NodeArgs {
                     .unwrap_or_else(|| self.kubelet_dir.join("plugins_registry")),
                 driver_name: self.driver_name,
                 node_name: self.node_name,
-                token_audience: self.token_audience,
+                token_audience,
             },
             kubelet_dir: self.kubelet_dir,
             limits: Limits { default_ttl: default_ttl.min(max_ttl), min_ttl: shortest, max_ttl },

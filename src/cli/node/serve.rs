@@ -184,8 +184,8 @@ async fn start(settings: Settings) -> Result<Started> {
     )?;
     let mut recovered = ground.look_around(clock.now())?;
     let trust = std::mem::take(&mut recovered.trust);
-    let signing = Signing::open(parts, trust, &server.node_name, &metrics, clock.clone());
-    let (node, inbox) = ground.with_signer(signing.signer(), signing.bundles.clone(), clock);
+    let signing = Signing::open(parts, trust, &server.node_name, &metrics, clock.clone())?;
+    let (node, inbox) = ground.with_signer(signing.signer.clone(), signing.bundles.clone(), clock);
     node.take_over(recovered);
 
     let http = TcpListener::bind(http_listen)

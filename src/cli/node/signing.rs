@@ -2,6 +2,8 @@
 
 use std::{path::PathBuf, sync::Arc};
 
+use anyhow::{Context, Result, bail};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::{SignerKind, SignerSettings};
@@ -14,6 +16,7 @@ use crate::{
     signer::{
         Signer,
         agent::{AgentBundles, AgentSigner},
+        controller::{ControllerClient, ControllerConfig, ControllerSigner, WithController},
         local::{LocalConfig, LocalSigner},
         requests::RequestSigner,
     },
@@ -23,8 +26,12 @@ use crate::{
 /// Who signs, and whom the volumes trust.
 pub(super) struct Signing {
     kind: Kind,
+    /// Who signs.
+    pub(super) signer: Arc<dyn Signer>,
     /// The bundles of every volume.
     pub(super) bundles: Arc<BundleStore>,
+    /// Asks the controller by gRPC.
+    client: Option<Arc<ControllerClient>>,
     /// The controller's bundle, where it is followed.
     shared: Option<Arc<SharedBundle>>,
 }
@@ -32,6 +39,7 @@ pub(super) struct Signing {
 /// What is needed to make one; nothing of it has been asked for anything yet.
 pub(super) struct SigningParts {
     kind: PartKind,
+    controller: Option<ControllerConfig>,
     /// Access to the API server, where there is any.
     pub(super) cluster: Option<Cluster>,
     shared: Option<(Cluster, ObjectName)>,
@@ -41,12 +49,14 @@ pub(super) struct SigningParts {
 enum PartKind {
     Local(LocalConfig),
     Csr(Cluster),
+    Controller,
     Agent(PathBuf),
 }
 
 enum Kind {
     Local(Arc<LocalSigner>),
     Csr(Arc<RequestSigner>),
+    Controller,
     Agent(Arc<AgentSigner>, Arc<AgentBundles>),
 }
 
@@ -55,7 +65,8 @@ enum Kind {
 impl SigningParts {
     /// A pod has access to the API server if it has a token.
     pub(super) async fn new(settings: SignerSettings) -> Result<Self, UsageError> {
-        let SignerSettings { kind, local, agent_socket, bundle_map, kubeconfig } = settings;
+        let SignerSettings { kind, local, controller, agent_socket, bundle_map, kubeconfig } =
+            settings;
         let trust_domain = local.trust_domain.clone();
         let access = match kubeconfig {
             true => Cluster::from_kubeconfig(None).await,
@@ -68,6 +79,7 @@ impl SigningParts {
         let kind = match kind {
             SignerKind::Local => PartKind::Local(local),
             SignerKind::Csr => PartKind::Csr(needs("--signer csr")?),
+            SignerKind::Controller => PartKind::Controller,
             SignerKind::Agent => PartKind::Agent(agent_socket.unwrap_or_default()),
         };
         let shared = match bundle_map {
@@ -78,7 +90,7 @@ impl SigningParts {
             }
             None => None,
         };
-        Ok(Self { kind, cluster, shared, trust_domain })
+        Ok(Self { kind, controller, cluster, shared, trust_domain })
     }
 }
 
@@ -92,10 +104,10 @@ impl Signing {
         node_name: &str,
         metrics: &Metrics,
         clock: Arc<dyn Clock>,
-    ) -> Self {
+    ) -> Result<Self> {
         let (kind, bundles) = match parts.kind {
             PartKind::Local(config) => {
-                let signer = Arc::new(LocalSigner::open(config, trust, clock));
+                let signer = Arc::new(LocalSigner::open(config, trust, clock.clone()));
                 let bundles = signer.bundles();
                 (Kind::Local(signer), bundles)
             }
@@ -104,35 +116,48 @@ impl Signing {
                 // What the volumes hold stands until the controller's bundle is read.
                 (Kind::Csr(Arc::new(signer)), Arc::new(BundleStore::recovered(trust.bundle)))
             }
+            PartKind::Controller => {
+                (Kind::Controller, Arc::new(BundleStore::recovered(trust.bundle)))
+            }
             PartKind::Agent(socket) => {
                 // What the volumes hold stands until the agent says more.
                 let store = Arc::new(BundleStore::recovered_all(trust));
                 let domain = parts.trust_domain.clone();
                 let metrics = metrics.agent.clone();
                 let (signer, bundles) =
-                    AgentSigner::new(socket, domain, store.clone(), clock, metrics);
+                    AgentSigner::new(socket, domain, store.clone(), clock.clone(), metrics);
                 (Kind::Agent(Arc::new(signer), Arc::new(bundles)), store)
             }
+        };
+        let client = match parts.controller {
+            Some(config) => {
+                let metrics = metrics.controller.clone();
+                let client = ControllerClient::new(config, bundles.clone(), clock, metrics);
+                Some(Arc::new(client.context("TLS 1.3")?))
+            }
+            None => None,
+        };
+        let signer: Arc<dyn Signer> = match (&kind, &client) {
+            (Kind::Local(signer), _) => signer.clone(),
+            (Kind::Csr(signer), None) => signer.clone(),
+            (Kind::Csr(signer), Some(client)) => {
+                Arc::new(WithController::new(signer.clone(), client.clone()))
+            }
+            (Kind::Controller, Some(client)) => Arc::new(ControllerSigner::new(client.clone())),
+            (Kind::Controller, None) => bail!("--signer controller without --controller-address"),
+            (Kind::Agent(signer, _), _) => signer.clone(),
         };
         let shared = parts.shared.map(|(cluster, name)| {
             Arc::new(SharedBundle::new(cluster, name, parts.trust_domain, bundles.clone()))
         });
-        Self { kind, bundles, shared }
-    }
-
-    pub(super) fn signer(&self) -> Arc<dyn Signer> {
-        match &self.kind {
-            Kind::Local(signer) => signer.clone(),
-            Kind::Csr(signer) => signer.clone(),
-            Kind::Agent(signer, _) => signer.clone(),
-        }
+        Ok(Self { kind, signer, bundles, client, shared })
     }
 
     /// How often the CA in a directory could not be used.
     pub(super) fn reload_failures(&self) -> impl Fn() -> u64 + Send + Sync + use<> {
         let local = match &self.kind {
             Kind::Local(signer) => Some(signer.clone()),
-            Kind::Csr(_) | Kind::Agent(..) => None,
+            Kind::Csr(_) | Kind::Controller | Kind::Agent(..) => None,
         };
         move || local.as_ref().map_or(0, |signer| signer.refused())
     }
@@ -149,31 +174,32 @@ impl Signing {
 
     /// Keeps signer and bundles going until `stop`.
     pub(super) async fn run(self, stop: CancellationToken) {
-        let mut signer = std::pin::pin!(async {
-            match self.kind {
-                Kind::Local(signer) => signer.follow(stop.clone()).await,
-                Kind::Csr(signer) => signer.run(stop.clone()).await,
-                Kind::Agent(signer, bundles) => {
-                    bundles.follow(stop.clone()).await;
-                    signer.end().await;
+        let mut parts = JoinSet::new();
+        parts.spawn({
+            let stop = stop.clone();
+            async move {
+                match self.kind {
+                    Kind::Local(signer) => signer.follow(stop).await,
+                    Kind::Csr(signer) => signer.run(stop).await,
+                    Kind::Controller => stop.cancelled().await,
+                    Kind::Agent(signer, bundles) => {
+                        bundles.follow(stop).await;
+                        signer.end().await;
+                    }
                 }
             }
         });
-        let shared = async {
-            match self.shared {
-                Some(shared) => shared.follow(stop.clone()).await,
-                None => stop.cancelled().await,
-            }
-        };
-        // Whichever ends by itself has a bug, which whoever waits for this tells.
-        tokio::select! {
-            () = &mut signer => {}
-            () = shared => {
-                // A signer has a last few things to do.
-                if stop.is_cancelled() {
-                    signer.await;
-                }
-            }
+        if let Some(client) = self.client {
+            let stop = stop.clone();
+            parts.spawn(async move { client.run(stop).await });
         }
+        if let Some(shared) = self.shared {
+            let stop = stop.clone();
+            parts.spawn(async move { shared.follow(stop).await });
+        }
+        // Whichever ends by itself has a bug, which whoever waits for this tells.
+        parts.join_next().await;
+        // They have a last few things to do.
+        while stop.is_cancelled() && parts.join_next().await.is_some() {}
     }
 }

@@ -1,7 +1,7 @@
 //! The sockets in volumes, served by a node in this process, whose signer and bundles the test
 //! holds.
 
-mod client;
+pub mod client;
 mod crowd;
 mod ends;
 mod health;
