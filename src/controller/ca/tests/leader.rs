@@ -16,9 +16,9 @@ use crate::{
     k8s::fake_store::FakeStore,
 };
 
-const SECRET: &str = "secrets/svid-csi-ca-keys";
-const MAP: &str = "configmaps/svid-csi-bundle";
-const LOOK: Duration = Duration::from_secs(20);
+pub(super) const SECRET: &str = "secrets/svid-csi-ca-keys";
+pub(super) const MAP: &str = "configmaps/svid-csi-bundle";
+pub(super) const LOOK: Duration = Duration::from_secs(20);
 
 /// The runtime's time, so that it can be passed.
 struct Passing(Instant);
@@ -29,25 +29,25 @@ impl Clock for Passing {
     }
 }
 
-struct Replicas {
-    api: Arc<FakeStore>,
+pub(super) struct Replicas {
+    pub(super) api: Arc<FakeStore>,
     clock: Arc<Passing>,
     tasks: JoinSet<()>,
 }
 
-struct Replica {
-    keyring: Arc<Keyring>,
-    leads: watch::Sender<bool>,
-    stop: CancellationToken,
+pub(super) struct Replica {
+    pub(super) keyring: Arc<Keyring>,
+    pub(super) leads: watch::Sender<bool>,
+    pub(super) stop: CancellationToken,
 }
 
 impl Replicas {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let clock = Arc::new(Passing(Instant::now()));
         Self { api: FakeStore::new(), clock, tasks: JoinSet::new() }
     }
 
-    fn start(&mut self, leading: bool) -> Replica {
+    pub(super) fn start(&mut self, leading: bool) -> Replica {
         let keyring = Keyring::new(settings(), self.clock.clone());
         let (leads, led) = watch::channel(leading);
         let stop = CancellationToken::new();
@@ -55,11 +55,11 @@ impl Replicas {
         Replica { keyring, leads, stop }
     }
 
-    fn now(&self) -> std::time::SystemTime {
+    pub(super) fn now(&self) -> std::time::SystemTime {
         self.clock.now()
     }
 
-    fn status(&self) -> CaStatus {
+    pub(super) fn status(&self) -> CaStatus {
         let map = self.api.get(MAP).unwrap();
         CaStatus::from_json(map["data"]["status.json"].as_str().unwrap()).unwrap()
     }
@@ -69,7 +69,7 @@ impl Replicas {
     }
 
     /// Asks, and comes back when it had time to be noticed.
-    async fn ask(&self, action: &str) -> LastRequest {
+    pub(super) async fn ask(&self, action: &str) -> LastRequest {
         self.request(action).await;
         self.status().last_request.unwrap()
     }

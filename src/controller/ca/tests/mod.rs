@@ -1,7 +1,9 @@
 //! The life of the CA, as rules over time.
 
+mod jwt;
 mod keyring;
 mod leader;
+mod leader_jwt;
 mod lifecycle;
 mod lost;
 mod requests;

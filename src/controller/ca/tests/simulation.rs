@@ -1,5 +1,7 @@
-//! Invariant 6 under random schedules: leaders that die between their writes, replicas and clocks
-//! that lag, requests at any time.
+//! Invariant 6 under random schedules, for certificates and tokens: leaders that die between their
+//! writes, replicas and clocks that lag, requests at any time, Secrets lost and restored.
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 use tokio::time::{Instant, advance as pass};
@@ -10,7 +12,11 @@ use crate::{
     controller::ca::{
         Keyring,
         document::{decode, encode},
+        lifecycle::{begin_again, names},
+        restore::is_restored,
+        state::Home,
     },
+    jose::JwtSvid,
     pki::{Csr, PrivateKey, X509Svid},
 };
 
@@ -29,6 +35,12 @@ enum Event {
     Sign { replica: usize, ttl: u64 },
     /// A person asks.
     Ask { action: Action, which: usize },
+    /// A person copies the Secret.
+    Backup,
+    /// The Secret is replaced by that copy.
+    Restore,
+    /// The Secret is gone for good, and this replica makes another.
+    Lose { replica: usize, dies: bool },
 }
 
 const REPLICAS: usize = 3;
@@ -44,8 +56,22 @@ fn event() -> impl Strategy<Value = Event> {
             .prop_map(|(replica, secret, map)| Event::Look { replica, secret, map }),
         1 => (0..REPLICAS).prop_map(Event::Restart),
         6 => (0..REPLICAS, 10_u64..90_000).prop_map(|(replica, ttl)| Event::Sign { replica, ttl }),
-        2 => (prop_oneof![Just(Action::Rotate), Just(Action::Taint), Just(Action::Retire)], 0..4_usize)
+        3 => (
+            prop_oneof![
+                Just(Action::Rotate),
+                Just(Action::RotateJwt),
+                Just(Action::Taint),
+                Just(Action::Retire)
+            ],
+            0..8_usize
+        )
             .prop_map(|(action, which)| Event::Ask { action, which }),
+        1 => prop_oneof![
+            3 => Just(Event::Backup),
+            2 => Just(Event::Restore),
+            1 => (0..REPLICAS, any::<bool>())
+                .prop_map(|(replica, dies)| Event::Lose { replica, dies }),
+        ],
     ]
 }
 
@@ -66,9 +92,14 @@ struct Sim {
     replicas: Vec<Arc<Keyring>>,
     secret: CaState,
     world: World,
-    /// Every bundle's roots and from when it was published.
+    /// What every bundle had, by name, and from when it was published.
     history: Vec<(Moment, Vec<String>)>,
     svids: Vec<X509Svid>,
+    /// With the keys that signed them.
+    tokens: Vec<(String, JwtSvid)>,
+    /// Every root that there ever was, by subject and by name.
+    roots: BTreeSet<(String, String)>,
+    backup: CaState,
     csr: Csr,
 }
 
@@ -82,6 +113,7 @@ impl Sim {
         let key = PrivateKey::generate(KeyAlgorithm::EcdsaP256).unwrap();
         let csr = Csr::create(&key, &"spiffe://example.org/a".parse().unwrap()).unwrap();
         let mut sim = Self {
+            backup: leader.state().clone(),
             replicas: (0..REPLICAS)
                 .map(|_| Keyring::new(settings.clone(), Arc::new(NoClock)))
                 .collect(),
@@ -92,6 +124,8 @@ impl Sim {
             world: leader.world,
             history: Vec::new(),
             svids: Vec::new(),
+            tokens: Vec::new(),
+            roots: BTreeSet::new(),
             csr,
         };
         sim.note();
@@ -105,11 +139,12 @@ impl Sim {
 
     fn note(&mut self) {
         let bundle = &self.world.published.as_ref().unwrap().bundle;
-        let roots: Vec<String> =
-            bundle.x509_authorities().iter().map(Certificate::sha256).collect();
+        let roots = bundle.x509_authorities();
         assert!(!roots.is_empty());
-        if self.history.last().is_none_or(|(_, last)| *last != roots) {
-            self.history.push((self.now, roots));
+        self.roots.extend(roots.iter().map(|root| (root.subject(), root.sha256())));
+        let names = names(bundle);
+        if self.history.last().is_none_or(|(_, last)| *last != names) {
+            self.history.push((self.now, names));
         }
     }
 
@@ -121,10 +156,14 @@ impl Sim {
         // Through the Secret, as it would be read by the next leader.
         self.secret = decode(&encode(&next).unwrap(), &domain(), now).unwrap();
         assert_eq!(self.secret, next);
-        let last = self.world.published.as_ref().unwrap().bundle.clone();
         if dies {
             return;
         }
+        self.publish();
+    }
+
+    fn publish(&mut self) {
+        let last = self.world.published.as_ref().unwrap().bundle.clone();
         let bundle = self.secret.trust_bundle(&self.settings).unwrap();
         if bundle != last {
             assert!(
@@ -151,14 +190,24 @@ impl Sim {
         self.svids.retain(|svid| Moment::of(svid.not_after()).after(lag) > now);
         for svid in &self.svids {
             let key = svid.leaf().issuer();
-            let known = |roots: &Vec<String>| {
-                let all = self.secret.entries.iter().flat_map(|entry| &entry.ca.roots);
-                all.filter(|root| root.subject() == key).any(|root| roots.contains(&root.sha256()))
+            let known = |names: &Vec<String>| {
+                self.roots.iter().any(|(subject, name)| *subject == key && names.contains(name))
             };
-            for roots in self.held() {
-                assert!(known(roots), "at {now}: {svid:?} is not trusted by {roots:?}");
+            for names in self.held() {
+                assert!(known(names), "at {now}: {svid:?} is not trusted by {names:?}");
             }
         }
+        self.tokens.retain(|(_, svid)| Moment::of(svid.expires_at()).after(lag) > now);
+        for (key, svid) in &self.tokens {
+            for names in self.held() {
+                assert!(names.contains(key), "at {now}: {svid:?} of {key} is not in {names:?}");
+            }
+        }
+    }
+
+    fn another_secret(&mut self) {
+        let uid = format!("{} {}", self.now, self.history.len());
+        self.world.home = Home { secret: Some(uid), map: Some("map".to_owned()) };
     }
 
     async fn happen(&mut self, event: &Event) {
@@ -171,7 +220,10 @@ impl Sim {
             Event::Look { replica, secret, map } => {
                 let now = self.clock(*replica);
                 if *secret {
-                    self.replicas[*replica].heard(Some(self.secret.clone()), Instant::now());
+                    let published = self.world.published.as_ref();
+                    let fit = !is_restored(&self.secret, &self.world.home, published);
+                    let state = fit.then(|| self.secret.clone());
+                    self.replicas[*replica].heard(state, Instant::now());
                 }
                 if *map {
                     let bundle = &self.world.published.as_ref().unwrap().bundle;
@@ -183,18 +235,47 @@ impl Sim {
             }
             Event::Sign { replica, ttl } => {
                 let now = self.clock(*replica).time();
+                let id = "spiffe://example.org/a".parse().unwrap();
+                let ttl = Duration::from_secs(*ttl);
                 if let Ok(authority) = self.replicas[*replica].signing(now) {
-                    let id = "spiffe://example.org/a".parse().unwrap();
-                    let ttl = Duration::from_secs(*ttl);
-                    if let Ok(svid) = authority.issue(self.csr.public_key(), &id, &[], ttl, now) {
-                        self.svids.push(svid);
-                    }
+                    let key = self.csr.public_key();
+                    self.svids.extend(authority.issue(key, &id, &[], ttl, now));
+                }
+                if let Ok(key) = self.replicas[*replica].signing_jwt(now) {
+                    let audience = ["b".to_owned()];
+                    let svid = key.sign(&id, &audience, ttl, &BTreeMap::new(), now);
+                    self.tokens.extend(svid.map(|svid| (key.key_id().to_owned(), svid)));
+                }
+            }
+            Event::Backup => self.backup = self.secret.clone(),
+            Event::Restore => {
+                self.secret = self.backup.clone();
+                self.another_secret();
+            }
+            Event::Lose { replica, dies } => {
+                let now = self.clock(*replica);
+                let last = self.replicas[*replica].state();
+                self.world.published.as_mut().unwrap().ours = false;
+                self.another_secret();
+                self.secret = stepped(&mut self.world, |world| {
+                    begin_again(last.as_deref(), world, &self.settings, now)
+                })
+                .state;
+                // No copy of the lost one was made: that one would have been restored.
+                self.backup = self.secret.clone();
+                if !dies {
+                    self.publish();
                 }
             }
             Event::Ask { action, which } => {
-                let entries = &self.secret.entries;
-                let key_id =
-                    entries.get(*which % entries.len()).map(|entry| entry.ca.key_id.clone());
+                let keys: Vec<String> = self
+                    .secret
+                    .entries
+                    .iter()
+                    .map(|e| e.ca.key_id.clone())
+                    .chain(self.secret.jwt_keys.iter().map(|e| e.key_id().to_owned()))
+                    .collect();
+                let key_id = keys.get(*which % keys.len()).cloned();
                 let uid = format!("{} {}", self.now, self.history.len());
                 self.world.request =
                     Some(Request { uid, action: *action, key_id, force: false, at: self.now });
