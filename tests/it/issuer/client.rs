@@ -17,7 +17,8 @@ use svid_csi::{
     pki::{Certificate, TrustBundle, X509Svid},
 };
 use svid_csi_proto::issuer::v1::{
-    IssueX509SvidRequest, IssueX509SvidResponse, issuer_client::IssuerClient,
+    IssueJwtSvidRequest, IssueX509SvidRequest, IssueX509SvidResponse, issue_jwt_svid_response,
+    issuer_client::IssuerClient,
 };
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, client::TlsStream};
@@ -92,6 +93,15 @@ impl Client {
     ) -> Result<IssueX509SvidResponse, Status> {
         let request = authorized(driver, message);
         Ok(self.calls.clone().issue_x509_svid(request).await?.into_inner())
+    }
+
+    pub async fn jwt(
+        &self,
+        driver: &str,
+        message: IssueJwtSvidRequest,
+    ) -> Result<Option<issue_jwt_svid_response::Answer>, Status> {
+        let request = authorized(driver, message);
+        Ok(self.calls.clone().issue_jwt_svid(request).await?.into_inner().answer)
     }
 }
 

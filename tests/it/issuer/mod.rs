@@ -4,6 +4,7 @@ mod attacks;
 mod client;
 mod ends;
 mod issued;
+mod jwt;
 mod tokens;
 
 use std::{
