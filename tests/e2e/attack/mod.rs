@@ -5,6 +5,7 @@
 
 mod approval;
 mod csr;
+mod direct;
 mod fences;
 mod field;
 mod power;
@@ -88,15 +89,17 @@ fn attacked(field: &Field<'_>, story: &Story) -> Result<Attacks> {
     let mut attacks = Attacks::default();
     honest(field).context("before the attacks")?;
     story.step("an honest request for a pod of that node, made by the attacker's means, is signed");
-    let stages: [(&str, Stage); 8] = [
+    let stages: [(&str, Stage); 10] = [
         ("other pods", whom::try_all),
         ("hostile requests", what::try_all),
         ("other tokens", who::try_all),
         ("the API server's fences", fences::try_all),
         ("what else lies about", power::try_all),
         ("annotations, status and labels", scene::try_all),
+        ("the controller asked directly", direct::try_all),
         ("approvals by others", approval::try_all),
         ("a pod that is long being deleted", time::try_all),
+        ("… and the controller asked directly", direct::try_deleted),
     ];
     for (name, stage) in stages {
         still_wanted()?;
@@ -129,8 +132,10 @@ impl Attacks {
     fn are_in_audit(&self, audit: &[Value]) -> Result<()> {
         let mut by_request: BTreeMap<&str, Vec<&Value>> = BTreeMap::new();
         for line in audit {
-            let uid = line["requestUid"].as_str().unwrap_or_default();
-            by_request.entry(uid).or_default().push(line);
+            // Who asks directly makes no object; its name for the request is the volume's.
+            let name = |key: &str| line[key].as_str().filter(|name| !name.is_empty());
+            let name = name("requestUid").or_else(|| name("request")).unwrap_or_default();
+            by_request.entry(name).or_default().push(line);
         }
         for attack in &self.0 {
             let (decision, uid, reason) = match &attack.outcome {
