@@ -9,10 +9,12 @@ mod attack;
 mod away;
 mod ca;
 mod ca_rotation;
+mod change;
 mod cluster;
 mod command;
 mod control;
 mod diagnostics;
+mod direct;
 mod documented;
 mod examples;
 mod failures;
@@ -163,6 +165,14 @@ const SUITES: &[Suite] = &[
         run: ca_rotation::run,
     },
     Suite {
+        name: "direct",
+        about: "the controller asked directly: replicas and drivers killed, no API server for a while",
+        needs_nodes: true,
+        needs_controller: true,
+        brief: true,
+        run: direct::run,
+    },
+    Suite {
         name: "away",
         about: "no controller for a quarter of the SVIDs' life, while they fall due",
         needs_nodes: true,
@@ -252,19 +262,23 @@ fn changed_to(ground: &mut Ground, signer: Signer, results: &mut Results) -> boo
     if interrupted() {
         return false;
     }
-    ground.signer = signer;
     let name = format!("to-{}", signer.name());
     let story = Story::begin(&name);
-    let changed = caught(|| ground.install(&[]).and_then(|()| ground.sweep()));
-    let outcome = match &changed {
-        Ok(()) => Outcome::Passed(Seen::new("upgraded, and ready on every node")),
+    let changed = caught(|| change::run(ground, signer, &story));
+    let changed = changed.and_then(|seen| ground.sweep().map(|()| seen));
+    let fit = changed.is_ok();
+    let outcome = match changed {
+        Ok(seen) => {
+            say(&format!("{name}: {}", seen.line));
+            Outcome::Passed(seen)
+        }
         Err(error) => {
-            failed(ground, &name, error);
+            failed(ground, &name, &error);
             Outcome::Failed(format!("{error:#}"))
         }
     };
     results.add(&name, story.elapsed().as_secs_f64(), outcome);
-    changed.is_ok()
+    fit
 }
 
 /// Whether the next suite still finds what it needs.
@@ -311,6 +325,9 @@ impl Suite {
             return Some("it needs the nodes themselves, and this cluster is yours");
         }
         let local = !ground.signer.is_decided();
+        if self.name == "direct" && ground.signer != Signer::Controller {
+            return Some("it is about signer controller; SIGNER=controller runs it");
+        }
         (self.needs_controller && local).then_some("it is about the controller; SIGNER=csr runs it")
     }
 }

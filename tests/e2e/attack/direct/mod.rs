@@ -78,7 +78,8 @@ pub fn try_deleted(field: &Field<'_>, attacks: &mut Attacks) -> Result<()> {
 impl<'a> Direct<'a> {
     fn of(field: &'a Field<'a>) -> Result<Self> {
         let script = repository().join("tests/clients/build").display().to_string();
-        let built = Run::new(&script, ["grpcurl"]).limit(std::time::Duration::from_mins(5)).text()?;
+        let built =
+            Run::new(&script, ["grpcurl"]).limit(std::time::Duration::from_mins(5)).text()?;
         let replicas = Control::of(field.ground).pods()?;
         let replica = replicas.first().context("there is no controller")?;
         let pod = field.cluster().get(NAMESPACE, "pod", &replica.name)?;

@@ -24,9 +24,7 @@ pub fn try_all(direct: &Direct<'_>, attacks: &mut Attacks) -> Result<()> {
     let field = direct.field;
     let honest = || direct.x509(&field.own, &direct.own);
     let here = field.ground.driver_pod(&field.here)?;
-    let driver = |pod, audiences: &[&str]| {
-        direct.token(NAMESPACE, DRIVER_ACCOUNT, pod, audiences)
-    };
+    let driver = |pod, audiences: &[&str]| direct.token(NAMESPACE, DRIVER_ACCOUNT, pod, audiences);
     let mut call = honest()?;
     call.driver = None;
     let none = Refused("Unauthenticated: no driver's token");

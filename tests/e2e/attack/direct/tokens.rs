@@ -77,11 +77,7 @@ impl Direct<'_> {
 }
 
 /// Header and claims with a change.
-fn bent(
-    token: &str,
-    algorithm: Option<&str>,
-    bend: impl FnOnce(&mut Value),
-) -> Result<String> {
+fn bent(token: &str, algorithm: Option<&str>, bend: impl FnOnce(&mut Value)) -> Result<String> {
     let part = |n: usize| -> Result<Value> {
         let part = token.split('.').nth(n).context("not a token")?;
         Ok(serde_json::from_slice(&URL_SAFE.decode(part)?)?)

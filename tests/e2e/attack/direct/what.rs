@@ -33,7 +33,11 @@ fn certificates(direct: &Direct<'_>, attacks: &mut Attacks) -> Result<()> {
         ("the controller's ID", &["ReservedId"], Csr::of(reserved)),
         ("O=system:masters", &["SubjectNotEmpty"], Csr::of(&own).subject("/O=system:masters")),
         ("two URIs", &["ForbiddenName"], Csr::of(&own).names(&format!("URI:{own},URI:{victim}"))),
-        ("CA:TRUE", &["ForbiddenExtension"], Csr::of(&own).with("basicConstraints=critical,CA:TRUE")),
+        (
+            "CA:TRUE",
+            &["ForbiddenExtension"],
+            Csr::of(&own).with("basicConstraints=critical,CA:TRUE"),
+        ),
         ("a weak key", &["BadSignature", "WeakKey"], Csr::of(&own).key(&["rsa:1024"])),
         // No API server looks at it first.
         ("a bad signature", &["BadSignature"], forged),
@@ -69,11 +73,7 @@ fn tokens(direct: &Direct<'_>, attacks: &mut Attacks) -> Result<()> {
     let many: Vec<_> = (0..1000).map(|n| format!("audience-{n}")).collect();
     let id = |id: &str| honest().with("spiffeId", id);
     let calls: [(&str, Expected, Call); 7] = [
-        (
-            "a JWT-SVID of the pod on node B",
-            Denied(&["IdentityIs"]),
-            id(&field.victim.spiffe_id()),
-        ),
+        ("a JWT-SVID of the pod on node B", Denied(&["IdentityIs"]), id(&field.victim.spiffe_id())),
         (
             "a JWT-SVID of the controller",
             Denied(&["ReservedId"]),
