@@ -57,6 +57,10 @@ impl Metrics {
         registry.register("issuer_connections_unproven", help, self.strangers.clone());
         let help = "Calls of the issuer, by method and gRPC code; a refusal is an answer: OK";
         registry.register("issuer_calls", help, self.calls.clone());
+        // From the start, so that a rate has a beginning.
+        for method in ["IssueX509Svid", "IssueJwtSvid"] {
+            self.calls.get_or_create(&CallLabel { method, code: Code::Ok });
+        }
         let help = "Duration of a call of the issuer whose driver was proven";
         let seconds = self.call_seconds.clone();
         registry.register_with_unit("issuer_call_duration", help, Unit::Seconds, seconds);

@@ -7,7 +7,9 @@ use svid_csi::{
     controller::{
         audit,
         metrics::{CacheLabel, ClassLabel, Metrics as ControllerMetrics},
+        tokens,
     },
+    issuer,
     node::{
         Limit, LimitLabel,
         metrics::{Metrics, Outcome, StateLabel, VolumeState},
@@ -38,7 +40,11 @@ fn samples() -> Vec<(String, Vec<String>)> {
 
 /// The same of the controller.
 fn controller_samples() -> Vec<(String, Vec<String>)> {
-    let controller = ControllerMetrics::default();
+    let (issuer, tokens) = (issuer::Metrics::default(), tokens::Metrics::default());
+    let controller = ControllerMetrics::with(|registry| {
+        issuer.register(registry);
+        tokens.register(registry);
+    });
     controller.decided(audit::Outcome::Sign, "SvidPolicy");
     controller.api_errors.get_or_create(&ClassLabel(Class::Internal)).inc();
     for family in [&controller.cache_synced, &controller.cache_failing] {

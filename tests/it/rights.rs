@@ -45,6 +45,9 @@ fn rights(rendered: &str) -> BTreeSet<Right> {
             let place = if everywhere { "everywhere" } else { "own namespace" };
             for rule in roles[&key]["rules"].as_array().unwrap() {
                 let verbs = texts(&rule["verbs"]).join(", ");
+                for path in texts(&rule["nonResourceURLs"]) {
+                    rights.insert([who, place, &what(path, &[]), &verbs].map(str::to_owned));
+                }
                 for resource in texts(&rule["resources"]) {
                     let what = what(resource, &texts(&rule["resourceNames"]));
                     rights.insert([who, place, &what, &verbs].map(str::to_owned));
