@@ -59,7 +59,7 @@ impl Metrics {
         registry.register("issuer_calls", help, self.calls.clone());
         // From the start, so that a rate has a beginning.
         for method in ["IssueX509Svid", "IssueJwtSvid"] {
-            self.calls.get_or_create(&CallLabel { method, code: Code::Ok });
+            let _ = self.calls.get_or_create(&CallLabel { method, code: Code::Ok });
         }
         let help = "Duration of a call of the issuer whose driver was proven";
         let seconds = self.call_seconds.clone();
