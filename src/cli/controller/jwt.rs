@@ -32,16 +32,29 @@ pub(super) struct JwtArgs {
     jwt_jti: bool,
 }
 
+/// No cloud takes a longer one.
+const MAX_ISSUER: usize = 600;
+
 // === impl JwtArgs ===
 
 impl JwtArgs {
     pub(super) fn settings(self) -> Result<JwtKeySettings, UsageError> {
         let lifetime = duration::parse(&self.jwt_key_lifetime)
             .map_err(|error| UsageError::new("--jwt-key-lifetime", error))?;
+        let issuer = self.jwt_issuer.filter(|issuer| !issuer.is_empty());
+        if issuer
+            .as_ref()
+            .is_some_and(|issuer| issuer.len() > MAX_ISSUER || issuer.chars().any(char::is_control))
+        {
+            return Err(UsageError::new(
+                "--jwt-issuer",
+                format!("must be a text of {MAX_ISSUER} bytes at most without control characters"),
+            ));
+        }
         Ok(JwtKeySettings {
             key_algorithm: self.jwt_key_algorithm,
             lifetime,
-            issuer: self.jwt_issuer.filter(|issuer| !issuer.is_empty()),
+            issuer,
             jti: self.jwt_jti,
             ..JwtKeySettings::default()
         })

@@ -73,8 +73,11 @@ impl Step<'_> {
                 if answer.action == Action::Taint && telling {
                     return;
                 }
-                let told = match answer.action {
-                    Action::Taint => "; nodes now replace everything under the tainted one",
+                let told = match (answer.action, self.state.jwt_key(&waits_for)) {
+                    (Action::Taint, None) => "; nodes now renew everything under the tainted one",
+                    (Action::Taint, Some(_)) => {
+                        "; take the tainted one out with retire --force, and nodes replace the tokens under it"
+                    }
                     _ => "",
                 };
                 (Outcome::Done, format!("{name} signs{told}"))

@@ -61,7 +61,7 @@ impl Step<'_> {
         match signs {
             true => self.hurry_jwt().map(Some),
             false => Ok(Some(done(format!(
-                "nodes replace the tokens under {key_id}; then take it out with retire --force"
+                "it signs no longer, or never did; take {key_id} out with retire --force, and nodes replace the tokens under it"
             )))),
         }
     }
