@@ -51,6 +51,14 @@ pub enum CsrError {
         "the request's subjectAltName must have the SPIFFE ID as a URI, then at most 16 different DNS names"
     )]
     DnsNames,
+    /// A pod's request that is not empty.
+    #[error("a request for a pod certificate must be empty: no subject and no attributes")]
+    NotEmpty,
+    /// A key that is proven in a way that can't be verified.
+    #[error(
+        "an RSA key that an older kubelet proves can't be verified; use ECDSAP256, ECDSAP384 or ED25519, or kubelets of 1.36 or newer"
+    )]
+    Unprovable,
     /// No PEM block, or more than one.
     #[error("not exactly one block of PEM, CERTIFICATE REQUEST")]
     Pem,
@@ -180,17 +188,17 @@ impl Csr {
 }
 
 /// The parts of a CertificationRequest.
-struct Parts<'a> {
-    info: &'a [u8],
-    subject: Reader<'a>,
-    spki: &'a [u8],
-    attributes: Reader<'a>,
-    algorithm: &'a [u8],
-    signature: &'a [u8],
+pub(super) struct Parts<'a> {
+    pub(super) info: &'a [u8],
+    pub(super) subject: Reader<'a>,
+    pub(super) spki: &'a [u8],
+    pub(super) attributes: Reader<'a>,
+    pub(super) algorithm: &'a [u8],
+    pub(super) signature: &'a [u8],
 }
 
 impl<'a> Parts<'a> {
-    fn read(der: &'a [u8]) -> Option<Self> {
+    pub(super) fn read(der: &'a [u8]) -> Option<Self> {
         let mut outer = Reader::new(der);
         let mut request = outer.enter(SEQUENCE)?;
         let info = request.expect(SEQUENCE)?;

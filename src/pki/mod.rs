@@ -12,6 +12,7 @@ mod error;
 mod jwks;
 mod key;
 mod lineage;
+mod possession;
 mod profile;
 mod public_key;
 mod renewal;

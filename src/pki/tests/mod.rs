@@ -6,6 +6,7 @@ mod csr;
 mod jwt;
 mod key;
 mod openssl;
+mod possession;
 mod svid;
 
 use std::time::{Duration, SystemTime};
