@@ -58,6 +58,7 @@ pub(super) fn requester(
             name: ObjectName::new(&account.namespace, bound(extra::POD_NAME)?),
             uid: bound(extra::POD_UID)?.to_owned(),
             // The API server checked the token that the creator used.
+            service_account_name: None,
             service_account_uid: None,
         }),
     })
@@ -70,7 +71,7 @@ pub(super) fn pod(annotations: &Texts) -> Result<NamedPod, Denial> {
         let namespace = named(annotation::POD_NAMESPACE)?;
         let name = ObjectName::new(namespace, named(annotation::POD_NAME)?);
         let uid = named(annotation::POD_UID)?.clone();
-        Some(NamedPod { name, uid, service_account_uid: None })
+        Some(NamedPod { name, uid, service_account_name: None, service_account_uid: None })
     })();
     names.ok_or_else(|| {
         Denial::new(

@@ -38,6 +38,15 @@ pub enum Outcome {
     Fail,
 }
 
+/// The way by which it was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub enum Way {
+    /// The driver made a CertificateSigningRequest.
+    CertificateSigningRequest,
+    /// A kubelet made a PodCertificateRequest.
+    PodCertificateRequest,
+}
+
 /// One decision. What isn't known is empty and left out of the line.
 #[derive(Clone, Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -49,7 +58,10 @@ pub struct Entry<'a> {
     /// Why, for a person.
     #[serde(skip_serializing_if = "str::is_empty", serialize_with = "cut")]
     pub message: &'a str,
-    /// The CertificateSigningRequest.
+    /// The way by which it was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub way: Option<Way>,
+    /// The request's name, in a namespace NAMESPACE/NAME.
     #[serde(serialize_with = "cut")]
     pub request: &'a str,
     /// Its UID.
@@ -250,6 +262,7 @@ mod tests {
             decision: Outcome::Sign,
             reason: "SvidPolicy",
             message: "",
+            way: Some(Way::CertificateSigningRequest),
             request: "svid-01",
             request_uid: "r-1",
             requester: "system:serviceaccount:svid-csi:svid-csi",

@@ -37,6 +37,8 @@ pub struct Metrics {
     pub api_errors: Family<ClassLabel, Counter>,
     /// Audit lines that could not be written.
     pub audit_failures: Counter,
+    /// What signing PodCertificateRequests needs, and whether it is there: 1 or 0.
+    pub pod_certificates: Family<ConditionLabel, Gauge<i64, AtomicI64>>,
     /// Whether this replica leads: 1 or 0.
     pub leader: Gauge<i64, AtomicI64>,
     /// Whether a kind of object has been listed: 1 or 0.
@@ -86,6 +88,10 @@ pub struct ClassLabel(pub Class);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct StateLabel(pub &'static str);
 
+/// The label `condition`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ConditionLabel(pub &'static str);
+
 /// The label `resource`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct CacheLabel(pub &'static str);
@@ -108,6 +114,7 @@ impl Default for Metrics {
             oldest_waiting: Family::default(),
             api_errors: Family::default(),
             audit_failures: Counter::default(),
+            pod_certificates: Family::default(),
             leader: Gauge::default(),
             cache_synced: Family::default(),
             cache_failing: Family::default(),
@@ -171,6 +178,11 @@ impl Metrics {
     fn register_ground(&mut self) {
         let r = &mut self.registry;
         r.register("api_errors", "Calls to the API server that failed", self.api_errors.clone());
+        r.register(
+            "pod_certificates",
+            "Whether PodCertificateRequests are served and their fence stands: 1 or 0",
+            self.pod_certificates.clone(),
+        );
         r.register("leader", "Whether this replica leads: 1 or 0", self.leader.clone());
         let synced = self.cache_synced.clone();
         r.register("cache_synced", "Whether these objects have been listed: 1 or 0", synced);
@@ -305,6 +317,14 @@ impl EncodeLabelSet for ClassLabel {
 impl EncodeLabelSet for StateLabel {
     fn encode(&self, encoder: &mut LabelSetEncoder<'_>) -> std::fmt::Result {
         ("state", self.0).encode(encoder.encode_label())
+    }
+}
+
+// === impl ConditionLabel ===
+
+impl EncodeLabelSet for ConditionLabel {
+    fn encode(&self, encoder: &mut LabelSetEncoder<'_>) -> std::fmt::Result {
+        ("condition", self.0).encode(encoder.encode_label())
     }
 }
 

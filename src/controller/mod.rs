@@ -6,6 +6,7 @@ pub mod audit;
 pub mod ca;
 pub mod issuance;
 pub mod metrics;
+pub mod pod_certificates;
 pub mod policy_status;
 pub mod reconcile;
 pub mod requests;

@@ -47,7 +47,7 @@ pub async fn keep(
             &inventory.policies.all(),
             &inventory.pods.all(),
             &inventory.namespaces,
-            &world.settings().driver_name,
+            |pod| world.settings().concerns(pod),
             clock.now(),
         );
         for (name, status) in changes {
@@ -65,10 +65,10 @@ pub(super) fn changes(
     known: &[Arc<PolicyFacts>],
     pods: &[Arc<PodFacts>],
     namespaces: &Cache<NamespaceFacts>,
-    driver_name: &str,
+    concerns: impl Fn(&PodFacts) -> bool,
     now: SystemTime,
 ) -> Vec<(String, SvidPolicyStatus)> {
-    let matched = matched(policies, pods, namespaces, driver_name);
+    let matched = matched(policies, pods, namespaces, concerns);
     let mut changes = Vec::new();
     for facts in known {
         let mut read = policies.iter();
@@ -114,11 +114,10 @@ fn matched<'a>(
     policies: &'a PolicySet,
     pods: &[Arc<PodFacts>],
     namespaces: &Cache<NamespaceFacts>,
-    driver_name: &str,
+    concerns: impl Fn(&PodFacts) -> bool,
 ) -> HashMap<&'a str, MatchedPods> {
     let mut matched: HashMap<&str, MatchedPods> = HashMap::new();
-    let mut pods: Vec<_> =
-        pods.iter().filter(|pod| pod.uses_driver(driver_name) && !pod.is_finished()).collect();
+    let mut pods: Vec<_> = pods.iter().filter(|pod| concerns(pod) && !pod.is_finished()).collect();
     // The same examples each time.
     pods.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
     for pod in pods {
@@ -184,7 +183,7 @@ mod tests {
         let set = PolicySet::compile(policies, None);
         let known: Vec<_> = policies.iter().cloned().map(Arc::new).collect();
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(now);
-        changes(&set, &known, pods, &namespaces(), DRIVER, now)
+        changes(&set, &known, pods, &namespaces(), |pod| pod.uses_driver(DRIVER), now)
     }
 
     #[test]

@@ -111,6 +111,7 @@ fn bound_to(claims: &TokenClaims) -> NamedPod {
     NamedPod {
         name: claims.pod(),
         uid: claims.pod_uid.clone(),
+        service_account_name: Some(claims.service_account.clone()),
         service_account_uid: Some(claims.service_account_uid.clone()),
     }
 }

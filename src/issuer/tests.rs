@@ -21,6 +21,7 @@ fn settings() -> ApproverSettings {
         trust_domain: "example.org".parse().unwrap(),
         driver_name: "csi.svid.dev".to_owned(),
         driver_service_account: ObjectName::new("svid-csi", "svid-csi"),
+        pod_certificate_signer: None,
     }
 }
 

@@ -192,6 +192,11 @@ impl<T> Cache<T> {
         });
     }
 
+    /// There is nothing to follow now, which is no problem.
+    pub(in crate::k8s) fn rests(&self) {
+        self.heard(None);
+    }
+
     /// Follows `api` for ever; dropping the future ends it. `keep` takes what is needed of an object,
     /// or nothing; `on_change` is told after the cache has changed and must not block.
     pub(in crate::k8s) fn follow<K>(

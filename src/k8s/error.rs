@@ -69,6 +69,12 @@ impl ApiError {
         Self::of(&doing, ApiErrorKind::Setup, reasons(error))
     }
 
+    /// The server has no objects of this kind any more.
+    pub(super) fn gone(doing: &str, kind: &str) -> Self {
+        let reason = format!("the API server has no {kind}");
+        Self::of(doing, ApiErrorKind::NotFound, reason)
+    }
+
     pub(super) fn silent(doing: &str, waited: Duration) -> Self {
         let reason = format!("the API server did not answer within {} s", waited.as_secs());
         Self::of(doing, ApiErrorKind::Away, reason)

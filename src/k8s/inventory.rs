@@ -53,14 +53,16 @@ impl Inventory {
     }
 
     /// The watches, by the plural of what they watch. Of pods only those are kept that use this
-    /// driver or run as its ServiceAccount.
+    /// driver, project a `podCertificate` of this signer, or run as the driver's ServiceAccount.
     pub fn follow(
         &self,
         driver_name: String,
         driver_service_account: ObjectName,
+        pod_certificate_signer: Option<String>,
     ) -> Vec<(&'static str, Following)> {
         let counts = move |pod: &PodFacts| {
             pod.uses_driver(&driver_name)
+                || pod_certificate_signer.as_deref().is_some_and(|it| pod.projects_certificate(it))
                 || (pod.namespace == driver_service_account.namespace
                     && pod.service_account() == driver_service_account.name)
         };

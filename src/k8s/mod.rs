@@ -19,10 +19,12 @@ pub(crate) mod fake;
 pub(crate) mod fake_store;
 #[cfg(test)]
 pub(crate) mod fake_tokens;
+mod fence;
 mod inventory;
 mod issuer_ref;
 mod lease;
 pub mod names;
+mod pod_certificates;
 mod request_decisions;
 mod requests;
 mod service_account_tokens;
@@ -59,9 +61,11 @@ pub use self::{
         ConditionFacts, KeptSpec, NamespaceFacts, NodeFacts, PodFacts, RequestFacts,
         ServiceAccountFacts, TaintFacts,
     },
+    fence::Fence,
     inventory::{Following, Inventory},
     issuer_ref::{CERT_MANAGER_GROUP, IssuerRef, IssuerRefError},
     lease::{Candidate, Terms},
+    pod_certificates::{OfferedKey, PodCertificate, PodCertificateFacts, PodCertificates, Served},
     request_decisions::RequestDecisions,
     requests::{NewRequest, OwnRequest},
     service_account_tokens::{PublishedTokenKeys, ReviewedToken},

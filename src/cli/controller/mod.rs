@@ -3,6 +3,7 @@
 mod ca;
 mod issuer;
 mod jwt;
+mod pod_certificates;
 mod serve;
 
 use std::{net::SocketAddr, process::ExitCode};
@@ -92,6 +93,9 @@ pub(super) struct ControllerArgs {
     #[command(flatten)]
     issuer: issuer::IssuerArgs,
 
+    #[command(flatten)]
+    pod_certificates: pod_certificates::PodCertificateArgs,
+
     /// How log lines look
     #[arg(long, env = "SVID_CSI_LOG_FORMAT", value_enum, default_value = "text")]
     log_format: LogFormat,
@@ -105,6 +109,7 @@ pub(super) struct ControllerArgs {
 struct Settings {
     approver: ApproverSettings,
     ca: ca::CaChoice,
+    pod_certificates: Option<pod_certificates::Signing>,
     access: Access,
     namespace: Option<String>,
     replica: String,
@@ -159,13 +164,16 @@ impl ControllerArgs {
             true => Access::Kubeconfig(self.context),
             false => Access::Pod,
         };
+        let pod_certificates = self.pod_certificates.settings()?;
         Ok(Settings {
             ca: self.ca.settings(trust_domain.clone(), self.bundle_config_map)?,
             approver: ApproverSettings {
                 trust_domain,
                 driver_name: self.driver_name,
                 driver_service_account,
+                pod_certificate_signer: pod_certificates.as_ref().map(|it| it.signer.clone()),
             },
+            pod_certificates,
             access,
             namespace: self.namespace,
             replica: self.replica.unwrap_or_else(host_name),

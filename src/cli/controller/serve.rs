@@ -11,7 +11,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::{Access, Settings, issuer::Issuing};
+use super::{Access, Settings, issuer::Issuing, pod_certificates::Signing};
 use crate::{
     cli::signals::Signals,
     clock::{Clock, SystemClock},
@@ -21,6 +21,7 @@ use crate::{
         ca::Keyring,
         issuance::Issuance,
         metrics::Metrics,
+        pod_certificates::PodCertificateSigner,
         policy_status,
         reconcile::{Ground, Reconciler},
         requests,
@@ -123,7 +124,8 @@ fn start(
     let (candidate, leads) =
         Candidate::new(&cluster, &namespace, settings.lease, &settings.replica, clock.clone());
     let keyring = Keyring::new(settings.ca.in_namespace(&namespace), clock.clone());
-    let ApproverSettings { driver_name, driver_service_account, .. } = settings.approver.clone();
+    let ApproverSettings { driver_name, driver_service_account, pod_certificate_signer, .. } =
+        settings.approver.clone();
     let world = Arc::new(World::new(
         Inventory::new(cluster.clone()),
         settings.approver,
@@ -138,7 +140,10 @@ fn start(
     });
     let on = Ground { world: world.clone(), issuance: issuance.clone(), leads: leads.clone() };
     let requests = Arc::new(requests::reconciler(on.clone(), RequestDecisions::new(&cluster)));
-    let checks = checks(on, &requests, &tokens);
+    let pods = settings.pod_certificates.map(|Signing { signer, fence }| {
+        Arc::new(PodCertificateSigner::new(on.clone(), &cluster, &signer, &fence))
+    });
+    let checks = checks(on, &requests, &tokens, &pods);
 
     let (stop_requests, stop) = (CancellationToken::new(), CancellationToken::new());
     let mut working = Critical::new();
@@ -146,6 +151,10 @@ fn start(
         let stop = stop_requests.clone();
         async move { requests.run(stop).await }
     });
+    if let Some(pods) = pods {
+        let stop = stop_requests.clone();
+        named(&mut working, "pod certificates", async move { pods.run(stop).await });
+    }
     let mut ground = Critical::new();
     if let (Some(issuing), Some(tokens)) = (issuing, tokens) {
         let (world, clock) = (world.clone(), clock.clone());
@@ -164,7 +173,9 @@ fn start(
     let statuses = policy_status::keep(world.clone(), metrics, clock, leads, stop.clone());
     named(&mut ground, "writing of policies' statuses", statuses);
     let mut rest = Critical::new();
-    for (what, follow) in world.inventory().follow(driver_name, driver_service_account) {
+    for (what, follow) in
+        world.inventory().follow(driver_name, driver_service_account, pod_certificate_signer)
+    {
         named(&mut rest, what, follow);
     }
     named(&mut rest, "HTTP server", http::serve(listener, checks, CancellationToken::new()));
@@ -182,10 +193,14 @@ fn checks(
     on: Ground,
     requests: &Arc<Reconciler<RequestFacts>>,
     tokens: &Option<Arc<Tokens>>,
+    pods: &Option<Arc<PodCertificateSigner>>,
 ) -> Arc<Checks> {
     let live = {
-        let requests = requests.clone();
-        Box::new(move || requests.alive())
+        let (requests, pods) = (requests.clone(), pods.clone());
+        Box::new(move || {
+            requests.alive()?;
+            pods.as_ref().map_or(Ok(()), |pods| pods.alive())
+        })
     };
     let ready = {
         let (on, requests, tokens) = (on.clone(), requests.clone(), tokens.clone());
@@ -201,7 +216,7 @@ fn checks(
         })
     };
     let shown = {
-        let (requests, tokens) = (requests.clone(), tokens.clone());
+        let (requests, tokens, pods) = (requests.clone(), tokens.clone(), pods.clone());
         Box::new(move || {
             let Issuance { keyring, metrics, clock, .. } = &*on.issuance;
             let now = clock.now();
@@ -210,6 +225,9 @@ fn checks(
                 tokens.refresh_metrics();
             }
             requests.refresh_metrics(now);
+            if let Some(pods) = &pods {
+                pods.refresh_metrics(now);
+            }
             metrics.leader.set((*on.leads.borrow()).into());
             metrics.saw_keyring(&keyring.status(now));
             metrics.encode().unwrap_or_default()

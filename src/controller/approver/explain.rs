@@ -172,6 +172,7 @@ fn with_question<W: Clone, T>(
     let named = |pod: &PodFacts| NamedPod {
         name: pod.object_name(),
         uid: pod.uid.clone(),
+        service_account_name: None,
         service_account_uid: None,
     };
     let request = IdentityRequest {
@@ -204,6 +205,6 @@ impl ApproverSettings {
     /// For trying policies out, where no driver is at hand.
     pub fn for_trial(trust_domain: TrustDomain, driver_name: String) -> Self {
         let driver_service_account = ObjectName::new("driver", "driver");
-        Self { trust_domain, driver_name, driver_service_account }
+        Self { trust_domain, driver_name, driver_service_account, pod_certificate_signer: None }
     }
 }

@@ -116,16 +116,29 @@ pub(super) fn identity<W>(
 
 /// What isn't asked for is the policy's default, which is never above its limit.
 fn lifetime(policy: &str, terms: &Terms, wish: &Wish) -> Result<Duration, Denial> {
-    let Some(ttl) = wish.ttl else { return Ok(terms.default_ttl) };
-    match (MIN_TTL..=terms.max_ttl).contains(&ttl) {
+    let (shortest, longest) = (*wish.carried.start(), *wish.carried.end());
+    if terms.max_ttl < shortest {
+        return Err(Denial::new(
+            ReasonCode::TtlNotAllowed,
+            format!(
+                "the policy {policy} allows a lifetime of {} at most, and a certificate that is asked \
+                 for in this way lives {} at least",
+                duration::format(terms.max_ttl),
+                duration::format(shortest)
+            ),
+        ));
+    }
+    let Some(ttl) = wish.ttl else { return Ok(terms.default_ttl.max(shortest).min(longest)) };
+    let (shortest, longest) = (shortest.max(MIN_TTL), longest.min(terms.max_ttl));
+    match (shortest..=longest).contains(&ttl) {
         true => Ok(ttl),
         false => Err(Denial::new(
             ReasonCode::TtlNotAllowed,
             format!(
                 "the pod asks for a lifetime of {}; the policy {policy} allows {} to {}",
                 duration::format(ttl),
-                duration::format(MIN_TTL),
-                duration::format(terms.max_ttl)
+                duration::format(shortest),
+                duration::format(longest)
             ),
         )),
     }

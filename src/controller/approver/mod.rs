@@ -19,7 +19,10 @@ pub use self::{
     jwt_grant::{JwtGrant, JwtWish, decide_jwt},
     policy::{Policy, PolicyProblem, PolicySet},
     reason::{Denial, Fact, ReasonCode},
-    request::{IdentityRequest, NamedPod, Requester, Uses, Wish, check_id, possible_ttls, shown},
+    request::{
+        IdentityRequest, NamedPod, Requester, Uses, Wish, check_id, possible_ttls, shown,
+        unreadable,
+    },
     rule::Verdict,
 };
 use crate::{
@@ -62,6 +65,8 @@ pub struct ApproverSettings {
     pub driver_name: String,
     /// The ServiceAccount that the driver's pods run as.
     pub driver_service_account: ObjectName,
+    /// The signer name of the PodCertificateRequests that are signed; nothing where none are.
+    pub pod_certificate_signer: Option<String>,
 }
 
 /// What is decided.
@@ -106,6 +111,20 @@ fn grant(question: &Question<'_>) -> Result<Grant, Denial> {
     let subject = whom::check(question, requester)?;
     let wish = question.request.wish.as_ref().map_err(Clone::clone)?;
     grant::check(question, &subject, wish)
+}
+
+// === impl ApproverSettings ===
+
+impl ApproverSettings {
+    /// Whether a pod is to have an identity in one of the ways that there are.
+    pub fn concerns(&self, pod: &PodFacts) -> bool {
+        pod.uses_driver(&self.driver_name) || self.projects(pod)
+    }
+
+    fn projects(&self, pod: &PodFacts) -> bool {
+        let signer = self.pod_certificate_signer.as_deref();
+        signer.is_some_and(|signer| pod.projects_certificate(signer))
+    }
 }
 
 // === impl Grant ===

@@ -113,7 +113,7 @@ reasons! {
     PodDeleted rests on Pod;
     /// The pod's ServiceAccount does not exist.
     ServiceAccountMissing rests on Pod ServiceAccount;
-    /// The pod's ServiceAccount has another UID than the request says.
+    /// The pod's ServiceAccount has another name or UID than the request says.
     ServiceAccountReplaced rests on Pod ServiceAccount;
     /// The pod's namespace does not exist.
     NamespaceMissing rests on Namespace;

@@ -1,7 +1,7 @@
 //! A request for an identity, whatever way it came. Who reads one tells here what is proven and what
 //! is only said; what is wrong with it already is kept, and told at its turn.
 
-use std::time::Duration;
+use std::{ops::RangeInclusive, time::Duration};
 
 use super::{
     Denial, ReasonCode,
@@ -44,6 +44,8 @@ pub struct NamedPod {
     pub name: ObjectName,
     /// Its UID.
     pub uid: String,
+    /// The name of the ServiceAccount that it runs as, where that is said too.
+    pub service_account_name: Option<String>,
     /// The UID of the ServiceAccount that it runs as, where that is said too.
     pub service_account_uid: Option<String>,
 }
@@ -70,6 +72,8 @@ pub struct Wish {
     pub id: Option<SpiffeId>,
     /// The lifetime that the pod asked for.
     pub ttl: Option<Duration>,
+    /// The lifetimes that the way it came can carry. A default is brought within.
+    pub carried: RangeInclusive<Duration>,
     /// The DNS names that the pod asked for.
     pub dns_names: Vec<DnsName>,
 }
@@ -82,20 +86,7 @@ const MAX_DNS_NAMES: usize = 16;
 impl Wish {
     /// What a CSR asks for, and nothing beside it. Only what no policy could allow is refused.
     pub fn of_csr(csr: Result<Csr, CsrError>, own: &TrustDomain) -> Result<Self, Denial> {
-        let csr = csr.map_err(|error| {
-            let reason = match &error {
-                CsrError::Pem | CsrError::Malformed | CsrError::Create(_) => {
-                    ReasonCode::MalformedCsr
-                }
-                CsrError::Signature => ReasonCode::BadSignature,
-                CsrError::Subject => ReasonCode::SubjectNotEmpty,
-                CsrError::Attributes => ReasonCode::ForbiddenAttribute,
-                CsrError::Extensions => ReasonCode::ForbiddenExtension,
-                CsrError::Names | CsrError::DnsNames => ReasonCode::ForbiddenName,
-                CsrError::Id(_) => ReasonCode::NotASpiffeId,
-            };
-            Denial::new(reason, error.to_string())
-        })?;
+        let csr = csr.map_err(unreadable)?;
         check_id(csr.id(), own)?;
         Ok(Self { id: Some(csr.id().clone()), ..Self::of_key(csr.public_key().clone())? })
     }
@@ -115,6 +106,7 @@ impl Wish {
             explicit_key: false,
             id: None,
             ttl: None,
+            carried: possible_ttls(),
             dns_names: Vec::new(),
         })
     }
@@ -156,6 +148,21 @@ impl Wish {
     }
 }
 
+/// What is wrong with a request for a key.
+pub fn unreadable(error: CsrError) -> Denial {
+    let reason = match &error {
+        CsrError::Pem | CsrError::Malformed | CsrError::Create(_) => ReasonCode::MalformedCsr,
+        CsrError::Signature => ReasonCode::BadSignature,
+        CsrError::Subject => ReasonCode::SubjectNotEmpty,
+        CsrError::Attributes | CsrError::NotEmpty => ReasonCode::ForbiddenAttribute,
+        CsrError::Extensions => ReasonCode::ForbiddenExtension,
+        CsrError::Names | CsrError::DnsNames => ReasonCode::ForbiddenName,
+        CsrError::Id(_) => ReasonCode::NotASpiffeId,
+        CsrError::Unprovable => ReasonCode::WeakKey,
+    };
+    Denial::new(reason, error.to_string())
+}
+
 /// Refuses an identity that no policy could give.
 pub fn check_id(id: &SpiffeId, own: &TrustDomain) -> Result<(), Denial> {
     if id.trust_domain() != own {
@@ -174,7 +181,7 @@ pub fn check_id(id: &SpiffeId, own: &TrustDomain) -> Result<(), Denial> {
 }
 
 /// The lifetimes that some policy could give.
-pub fn possible_ttls() -> std::ops::RangeInclusive<Duration> {
+pub fn possible_ttls() -> RangeInclusive<Duration> {
     MIN_TTL..=MAX_TTL
 }
 

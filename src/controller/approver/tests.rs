@@ -2,6 +2,7 @@
 
 mod hostile;
 mod jwt;
+mod pod_certificates;
 mod reasons;
 
 use std::{collections::BTreeMap, sync::Arc};
@@ -144,6 +145,7 @@ impl World {
             trust_domain: "example.org".parse().unwrap(),
             driver_name: "csi.svid.dev".to_owned(),
             driver_service_account: ObjectName::new("svid-system", "svid-csi"),
+            pod_certificate_signer: Some("svid.dev/workload".to_owned()),
         }
     }
 

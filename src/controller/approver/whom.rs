@@ -4,7 +4,7 @@
 use super::{DELETED, Denial, Question, ReasonCode, Requester, Uses};
 use crate::{
     id::TemplateInput,
-    k8s::{NamespaceFacts, NodeFacts, PodFacts, ServiceAccountFacts, names::SIGNER},
+    k8s::{NamespaceFacts, NodeFacts, PodFacts, ServiceAccountFacts},
 };
 
 /// The pod, and what stands around it.
@@ -71,8 +71,9 @@ fn lives<W>(
                 format!("has no inline volume of the driver {}", question.settings.driver_name);
             return deny(ReasonCode::PodWithoutVolume, problem);
         }
-        Uses::PodCertificate if !pod.projects_certificate(SIGNER) => {
-            let problem = format!("projects no podCertificate of the signer {SIGNER}");
+        Uses::PodCertificate if !question.settings.projects(pod) => {
+            let signer = question.settings.pod_certificate_signer.as_deref().unwrap_or("(none)");
+            let problem = format!("projects no podCertificate of the signer {signer}");
             return deny(ReasonCode::PodWithoutProjection, problem);
         }
         Uses::Volume | Uses::PodCertificate => {}
@@ -103,6 +104,13 @@ fn surroundings<'a, W>(
         })?;
     // A token outlives its ServiceAccount: one that was made anew is another.
     let named = question.request.pod.as_ref().ok();
+    let said = named.and_then(|named| named.service_account_name.as_ref());
+    if let Some(said) = said.filter(|said| *said != account) {
+        return Err(Denial::new(
+            ReasonCode::ServiceAccountReplaced,
+            format!("the pod runs as {}/{account}, the request is for {said}", pod.namespace),
+        ));
+    }
     let said = named.and_then(|named| named.service_account_uid.as_ref());
     if let Some(said) = said.filter(|said| **said != service_account.uid) {
         return Err(Denial::new(

@@ -6,7 +6,7 @@ use super::{look, read, step::Step};
 use crate::{
     controller::{
         approver::{Decision, Denial, Grant, decide},
-        audit::{Entry, Outcome},
+        audit::{Entry, Outcome, Way},
         reconcile::{Ground, Handled, Obstacle},
         world::Judgement,
     },
@@ -106,6 +106,7 @@ impl Judge {
 fn asked<'a>(request: &'a RequestFacts, pod: Option<&'a PodFacts>) -> Entry<'a> {
     let said = |key: &str| request.annotations.get(key).map_or("", String::as_str);
     Entry {
+        way: Some(Way::CertificateSigningRequest),
         request: &request.name,
         request_uid: &request.uid,
         requester: &request.username,
