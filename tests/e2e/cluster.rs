@@ -164,6 +164,17 @@ impl Cluster {
         })
     }
 
+    /// Waits until these pods of a namespace are ready, whatever else is there.
+    pub fn ready_pods_named(&self, namespace: &str, names: &[&str], limit: Duration) -> Result<()> {
+        eventually(&format!("{} to be ready", names.join(", ")), limit, || {
+            for name in names {
+                let pod = self.pod(namespace, name)?;
+                ensure!(pod.is_ready(), "{name} is {}", pod.state());
+            }
+            Ok(())
+        })
+    }
+
     /// A command in a container, whatever its status.
     pub fn exec<'a>(
         &self,

@@ -32,6 +32,7 @@ mod outage;
 mod ownership;
 mod patience;
 mod pod;
+mod pod_certificate;
 mod reboot;
 mod restarts;
 mod results;
@@ -155,6 +156,14 @@ const SUITES: &[Suite] = &[
         needs_controller: true,
         brief: false,
         run: attack::run,
+    },
+    Suite {
+        name: "pod-certificate",
+        about: "podCertificate volumes: mutual TLS with ours, denials, and who may ask",
+        needs_nodes: true,
+        needs_controller: true,
+        brief: false,
+        run: pod_certificate::run,
     },
     Suite {
         name: "ca-rotation",

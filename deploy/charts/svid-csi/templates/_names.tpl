@@ -60,6 +60,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- printf "%s-controller" (include "svid-csi.fullname" . | trunc 52 | trimSuffix "-") }}
 {{- end }}
 
+{{- /* Of the fence around PodCertificateRequests, and of what the controller may do with them. */}}
+{{- define "svid-csi.podCertificatesName" -}}
+{{- printf "%s-pod-certificates" (include "svid-csi.fullname" .) }}
+{{- end }}
+
 {{- define "svid-csi.controllerServiceAccount" -}}
 {{- default (include "svid-csi.controllerName" .) .Values.controller.serviceAccount.name }}
 {{- end }}
