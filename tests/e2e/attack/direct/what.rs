@@ -73,7 +73,11 @@ fn tokens(direct: &Direct<'_>, attacks: &mut Attacks) -> Result<()> {
     let many: Vec<_> = (0..1000).map(|n| format!("audience-{n}")).collect();
     let id = |id: &str| honest().with("spiffeId", id);
     let calls: [(&str, Expected, Call); 7] = [
-        ("a JWT-SVID of the pod on node B", Denied(&["OtherIdentity"]), id(&field.victim.spiffe_id())),
+        (
+            "a JWT-SVID of the pod on node B",
+            Denied(&["OtherIdentity"]),
+            id(&field.victim.spiffe_id()),
+        ),
         (
             "a JWT-SVID of the controller",
             Denied(&["ReservedId"]),
