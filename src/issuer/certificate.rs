@@ -1,6 +1,9 @@
 //! The certificate by which nodes know that they talk to the controller: an X.509-SVID that the
 //! replica's own keyring makes, and a key that never leaves its memory.
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     fmt,
     sync::{Arc, Mutex, PoisonError},

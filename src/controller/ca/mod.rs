@@ -20,7 +20,7 @@ mod stage;
 mod state;
 mod status;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod upstream;
 
 pub use self::{

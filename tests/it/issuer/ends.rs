@@ -74,3 +74,37 @@ async fn what_cannot_be_read_is_unavailable_and_no_denial() {
     assert_eq!(status.code(), Code::Unavailable, "{status}");
     assert!(bench.audited("deny").is_empty());
 }
+
+/// Whoever proves nothing holds a place for ten seconds, and few of them.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_without_a_drivers_token_ends() {
+    let bench = Bench::start().await;
+    let known = bench.client().await;
+    let (message, _) = wish(ID, bench.pod());
+    known.x509(&bench.driver(), message).await.unwrap();
+
+    let bundle = crate::controller::bundle(&bench.server.store);
+    let versions = &[&rustls::version::TLS13];
+    let began = std::time::Instant::now();
+    let tls = client::tls(bench.address, client::controller(), bundle, b"h2", versions).await;
+    let mut stranger = tls.unwrap();
+    let mut silent = Vec::new();
+    for _ in 0..31 {
+        silent.push(TcpStream::connect(bench.address).await.unwrap());
+    }
+    // One more from this address is sent away at once.
+    let mut more = TcpStream::connect(bench.address).await.unwrap();
+    let read = tokio::time::timeout(Duration::from_secs(4), more.read(&mut [0; 64])).await;
+    assert!(matches!(read.expect("at once"), Ok(0) | Err(_)));
+    // Half a handshake takes five seconds at most.
+    let mut buffer = [0; 256];
+    let read = silent[0].read(&mut buffer);
+    let read = tokio::time::timeout(Duration::from_secs(9), read).await.expect("its end");
+    assert!(matches!(read, Ok(0) | Err(_)));
+    assert!(began.elapsed() < Duration::from_secs(9));
+    while let Ok(1..) = stranger.read(&mut buffer).await {}
+    let lived = began.elapsed().as_secs();
+    assert!((9..=15).contains(&lived), "{lived} s");
+    let (message, _) = wish(ID, bench.pod());
+    known.x509(&bench.driver(), message).await.expect("a driver's goes on");
+}

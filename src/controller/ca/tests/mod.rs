@@ -5,6 +5,7 @@ mod keyring;
 mod leader;
 mod leader_jwt;
 mod lifecycle;
+pub(crate) mod lineage;
 mod lost;
 mod requests;
 mod restore;
