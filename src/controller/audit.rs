@@ -45,6 +45,9 @@ pub enum Way {
     CertificateSigningRequest,
     /// A kubelet made a PodCertificateRequest.
     PodCertificateRequest,
+    /// The driver called the controller.
+    #[serde(rename = "svid.issuer.v1")]
+    Call,
 }
 
 /// One decision. What isn't known is empty and left out of the line.

@@ -19,7 +19,7 @@ use crate::{
     class::Class,
     controller::{
         approver::{Decision, Denial, Grant, JwtGrant, ReasonCode, decide, decide_jwt},
-        audit::{Entry, Outcome},
+        audit::{Entry, Outcome, Way},
         issuance::{Issuance, IssuanceError},
         tokens::{TokenClaims, Tokens},
         world::{Judgement, World},
@@ -209,6 +209,7 @@ impl<'a> Asking<'a> {
     fn entry<'b>(&'b self, facts: Option<&'b PodFacts>) -> Entry<'b> {
         let said = |of: fn(&Pod) -> &String| self.pod.map_or("", |pod| of(pod).as_str());
         Entry {
+            way: Some(Way::Call),
             request: self.volume,
             requester: &self.requester,
             node: &self.driver.node_name,

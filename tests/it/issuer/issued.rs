@@ -37,6 +37,7 @@ async fn a_pod_gets_its_svid_and_the_api_server_hears_nothing_of_it() {
         ("spiffeId", ID),
         ("policy", "default"),
         ("request", "csi-0"),
+        ("way", "svid.issuer.v1"),
     ] {
         assert_eq!(line[field], value, "{field}");
     }
