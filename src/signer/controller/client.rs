@@ -61,7 +61,7 @@ pub struct ControllerConfig {
 pub struct ControllerClient {
     replicas: Arc<Replicas>,
     keeper: Arc<Keeper>,
-    token: DriverToken,
+    token: Arc<DriverToken>,
     calls: Semaphore,
     metrics: ControllerMetrics,
 }
@@ -97,10 +97,17 @@ impl ControllerClient {
         let ControllerConfig { address, id, token_file, token_audience } = config;
         let tls = Tls::new(id, bundles.clone(), clock.clone())?;
         let (tracker, numbers) = (TaskTracker::new(), AtomicU64::new(0));
-        let token = DriverToken::new(token_file, token_audience, clock.clone());
+        let token = Arc::new(DriverToken::new(token_file, token_audience, clock.clone()));
         Ok(Self {
             replicas: Arc::new(Replicas::new(address, metrics.clone())),
-            keeper: Arc::new(Keeper { tls, bundles, clock, tracker, numbers }),
+            keeper: Arc::new(Keeper {
+                tls,
+                token: token.clone(),
+                bundles,
+                clock,
+                tracker,
+                numbers,
+            }),
             token,
             calls: Semaphore::new(CALLS as usize),
             metrics,

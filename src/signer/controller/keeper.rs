@@ -15,7 +15,7 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 use tokio_util::task::TaskTracker;
-use tracing::{debug, info, warn};
+use tracing::{debug, warn};
 
 use super::{
     link::{Driver, Link},
@@ -23,6 +23,7 @@ use super::{
     replica::Replica,
     replicas::Replicas,
     tls::{Tls, impostor},
+    token::DriverToken,
 };
 use crate::{clock::Clock, jitter::random, pki::X509Svid, trust::BundleStore};
 
@@ -41,6 +42,7 @@ const LOOK: Duration = Duration::from_secs(60);
 /// Makes connections and watches over them.
 pub(super) struct Keeper {
     pub(super) tls: Tls,
+    pub(super) token: Arc<DriverToken>,
     pub(super) bundles: Arc<BundleStore>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) tracker: TaskTracker,
@@ -74,17 +76,22 @@ impl Keeper {
             let end = self.serve(replica, replicas).await;
             let reason = end.to_string();
             let news = replica.lost(&reason);
-            if !matches!(end, End::Left) {
+            // Whoever let it go has forgotten it.
+            if !replica.leave.is_cancelled() {
                 replicas.metrics.connected(address, false);
             }
             if began.elapsed() >= STABLE {
                 failures = 0;
             }
-            if matches!(end, End::Outlived) {
-                debug!(replica = %address, reason, "connects anew");
-                continue;
-            }
-            if news && !matches!(end, End::Left) {
+            // Also the controller ends a connection that is old.
+            let expected = match end {
+                End::Outlived | End::Left => true,
+                End::Lost => began.elapsed() >= STABLE,
+                End::Failed(_) | End::Distrusted(_) => false,
+            };
+            if expected {
+                debug!(replica = %address, reason, "a connection ended");
+            } else if news {
                 warn!(replica = %address, reason, "no connection to this replica of the controller");
             }
             replicas.lost.notify_one();
@@ -110,7 +117,20 @@ impl Keeper {
             Ok(Err(reason)) => return End::Failed(reason),
             Err(_) => return End::Failed(format!("no answer within {CONNECT:?}")),
         };
-        info!(replica = %replica.address, "connected to the controller");
+        let introduced = tokio::select! {
+            ended = &mut driver => {
+                debug!(replica = %replica.address, ?ended, "the connection ended");
+                return End::Lost;
+            }
+            introduced = timeout(CONNECT, self.introduce(&link)) => introduced,
+            () = replica.leave.cancelled() => return End::Left,
+        };
+        match introduced {
+            Ok(Ok(())) => {}
+            Ok(Err(reason)) => return End::Failed(reason),
+            Err(_) => return End::Failed(format!("no answer within {CONNECT:?}")),
+        }
+        debug!(replica = %replica.address, "connected to the controller");
         let svid = link.svid().clone();
         replica.connected(link.clone());
         replicas.metrics.connected(replica.address, true);
@@ -158,6 +178,16 @@ impl Keeper {
         let number = self.numbers.fetch_add(1, Ordering::Relaxed);
         let link = Link::open(number, stream, svid, self.tracker.clone()).await;
         link.map_err(|error| format!("HTTP/2: {error}"))
+    }
+
+    async fn introduce(&self, link: &Link) -> Result<(), String> {
+        let bearer = self.token.bearer().await.map_err(|error| error.to_string())?;
+        let introduced = link.introduce(bearer).await;
+        if introduced.is_err() {
+            // kubelet may have written another one a moment ago.
+            self.token.changed().await;
+        }
+        introduced
     }
 
     /// Ends when the bundle trusts this SVID no longer.

@@ -22,10 +22,15 @@ use svid_csi_proto::issuer::v1::issuer_client::IssuerClient;
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tonic::body::Body;
+use tonic::{
+    Code, Request as Call,
+    body::Body,
+    metadata::{Ascii, MetadataValue},
+};
+use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 use tower::Service;
 
-use crate::pki::X509Svid;
+use crate::{pki::X509Svid, signer::told::told};
 
 /// How often a quiet connection is asked whether it is still there, and how long it may take to say.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
@@ -87,6 +92,24 @@ impl Link {
         let (in_flight, silent) = (AtomicUsize::new(0), AtomicBool::new(false));
         let link = Self { number, wire: Wire(sender), svid, in_flight, silent, cut };
         Ok((Arc::new(link), driver))
+    }
+
+    /// Shows the driver's token, so that the replica keeps a connection on which nothing is asked
+    /// yet, and so that it is known whether it takes the token; `Err` says why not.
+    pub(super) async fn introduce(&self, bearer: MetadataValue<Ascii>) -> Result<(), String> {
+        let mut call = Call::new(HealthCheckRequest::default());
+        call.metadata_mut().insert("authorization", bearer);
+        let mut client = HealthClient::with_origin(self.wire.clone(), Uri::from_static(ORIGIN))
+            .max_decoding_message_size(MAX_ANSWER);
+        match client.check(call).await {
+            Ok(_) => Ok(()),
+            // Whoever knows no such method has looked at the token before.
+            Err(status) if status.code() == Code::Unimplemented => Ok(()),
+            Err(status) => {
+                let (_, message) = told("", status.message());
+                Err(format!("{:?}: {message}", status.code()))
+            }
+        }
     }
 
     pub(super) fn number(&self) -> u64 {
