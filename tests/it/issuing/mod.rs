@@ -1,8 +1,10 @@
 //! `--signer controller`: the node plugin's process, in front of replicas that the test holds.
 
+mod crash;
 mod far_side;
 mod impostors;
 mod leaks;
+mod real;
 mod replicas;
 mod tokens;
 

@@ -12,11 +12,21 @@ use tonic::{Code, Status};
 
 use super::{Behaviour, Cluster, LATER, TOKENS, tokens};
 use crate::{
-    plugin::{Pod, assert_status, eventually, on_a_node},
+    plugin::{Node, Pod, assert_status, eventually, on_a_node},
     process::get,
     volume::checked,
     workload_api::client,
 };
+
+/// As the pod asks for it, at its socket.
+pub async fn fetch_jwt(node: &Node, pod: &Pod, audience: &str) -> Result<String, Status> {
+    let socket = node.target(pod).join("spiffe.sock");
+    let mut api = client::with_header(&socket).await;
+    let request =
+        JwtsvidRequest { audience: vec![audience.to_owned()], ..JwtsvidRequest::default() };
+    let svid = api.fetch_jwtsvid(request).await?.into_inner().svids.remove(0);
+    Ok(svid.svid)
+}
 
 impl Cluster {
     fn serial(&self, pod: &Pod) -> String {
@@ -24,12 +34,7 @@ impl Cluster {
     }
 
     pub async fn jwt(&self, pod: &Pod, audience: &str) -> Result<String, Status> {
-        let socket = self.node.target(pod).join("spiffe.sock");
-        let mut api = client::with_header(&socket).await;
-        let request =
-            JwtsvidRequest { audience: vec![audience.to_owned()], ..JwtsvidRequest::default() };
-        let svid = api.fetch_jwtsvid(request).await?.into_inner().svids.remove(0);
-        Ok(svid.svid)
+        fetch_jwt(&self.node, pod, audience).await
     }
 
     fn last_error(&self, pod: &Pod) -> Option<String> {
