@@ -107,6 +107,7 @@ impl Sim {
     fn new(skews: [u64; REPLICAS], lifetime: Duration) -> Self {
         let mut settings = settings();
         settings.lifetime = lifetime;
+        settings.jwt.lifetime = lifetime;
         let mut leader = Leader::with(settings.clone());
         leader.now = start();
         leader.act();
