@@ -26,7 +26,7 @@ const PODS: usize = 16;
 const TTL: &str = "1m";
 /// So long that every SVID is renewed meanwhile, and every JWT-SVID of a minute too.
 const AWAY: Duration = Duration::from_secs(75);
-const KILLS: usize = 6;
+const KILLS: usize = 4;
 const START: Duration = Duration::from_mins(2);
 
 pub fn run(ground: &Ground, story: &Story) -> Result<Seen> {

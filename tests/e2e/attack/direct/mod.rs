@@ -15,6 +15,7 @@ use super::{
     Attacks, Outcome,
     csr::Csr,
     field::{Credentials, Field, PODS},
+    time,
 };
 use crate::{
     command::Run,
@@ -61,6 +62,7 @@ pub fn try_all(field: &Field<'_>, attacks: &mut Attacks) -> Result<()> {
 
 /// A pod that is long being deleted.
 pub fn try_deleted(field: &Field<'_>, attacks: &mut Attacks) -> Result<()> {
+    time::wait(field)?;
     let direct = Direct::of(field)?;
     let token = direct.token(PODS, "default", Some(&field.deleted), &[AUDIENCE])?;
     let call = direct.x509(&field.deleted, &token)?;
