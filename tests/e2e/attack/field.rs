@@ -81,16 +81,22 @@ impl<'a> Field<'a> {
             "apiVersion": "v1", "kind": "ServiceAccount",
             "metadata": {"name": "victim", "namespace": PODS},
         });
+        // No kubelet is heard of for minutes: the pods of node A must not be evicted meanwhile.
+        let here_pod = |name: &str| {
+            let mut pod = ground.workload(PODS, name).on(here);
+            pod.spec()["tolerations"] = json!([{"operator": "Exists"}]);
+            pod
+        };
         let mut victim = ground.workload(PODS, "victim").on(there);
         victim.spec()["serviceAccountName"] = "victim".into();
-        let plain = ground.workload(PODS, "plain").on(here).volume(json!({"emptyDir": {}}));
-        let mut done = ground.workload(PODS, "done").on(here);
+        let plain = here_pod("plain").volume(json!({"emptyDir": {}}));
+        let mut done = here_pod("done");
         done.spec()["restartPolicy"] = "Never".into();
         done.spec()["containers"][0]["command"] = json!(["true"]);
         cluster.apply(&[
             account,
-            ground.workload(PODS, "own").on(here).object(),
-            ground.workload(PODS, "deleted").on(here).object(),
+            here_pod("own").object(),
+            here_pod("deleted").object(),
             victim.object(),
             plain.object(),
             done.object(),
