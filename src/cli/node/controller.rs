@@ -64,7 +64,7 @@ impl ControllerArgs {
             };
         };
         let elsewhere = match signer {
-            SignerKind::Csr | SignerKind::Controller => None,
+            SignerKind::Csr | SignerKind::Controller | SignerKind::CertManager => None,
             SignerKind::Local => Some("is of no use with --signer local, which signs by itself"),
             SignerKind::Agent => {
                 Some("is of no use with --signer agent: SPIRE signs JWT-SVIDs too")

@@ -41,7 +41,7 @@ impl JwtArgs {
         let (ttl, issuer) = (given(self.jwt_ttl), given(self.jwt_issuer));
         let reason = match signer {
             SignerKind::Local => None,
-            SignerKind::Csr | SignerKind::Controller => {
+            SignerKind::Csr | SignerKind::Controller | SignerKind::CertManager => {
                 Some("is for --signer local; in a cluster the controller has it")
             }
             SignerKind::Agent => Some("is for --signer local; with agent SPIRE signs them"),

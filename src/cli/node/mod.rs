@@ -1,6 +1,7 @@
 //! `svid-csi node`: from arguments to a running node plugin.
 
 mod agent;
+mod cert_manager;
 mod controller;
 mod jwt;
 mod serve;
@@ -15,7 +16,12 @@ use std::{
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum, builder::FalseyValueParser};
 
-use self::{agent::AgentArgs, controller::ControllerArgs, jwt::JwtArgs};
+use self::{
+    agent::AgentArgs,
+    cert_manager::{CertManagerArgs, CertManagerSettings},
+    controller::ControllerArgs,
+    jwt::JwtArgs,
+};
 use super::{
     UsageError,
     telemetry::{self, LogFormat, LogLevel},
@@ -116,6 +122,9 @@ pub(super) struct NodeArgs {
     #[command(flatten)]
     agent: AgentArgs,
 
+    #[command(flatten)]
+    cert_manager: CertManagerArgs,
+
     /// Lifetime of an SVID whose volume names none; --max-ttl if that is less
     #[arg(long, env = "SVID_CSI_DEFAULT_TTL", default_value = "1h", value_name = "DURATION")]
     default_ttl: String,
@@ -167,6 +176,8 @@ enum SignerKind {
     Csr,
     /// The svid-csi controller, by gRPC: no API object for each certificate.
     Controller,
+    /// One of cert-manager's issuers, by CertificateRequests that the svid-csi controller approves.
+    CertManager,
     /// SPIRE: its agent on this node hands out certificates and keys.
     Agent,
 }
@@ -179,6 +190,8 @@ struct SignerSettings {
     controller: Option<ControllerConfig>,
     /// The SPIRE agent's admin socket.
     agent_socket: Option<PathBuf>,
+    /// How cert-manager is asked, where it signs.
+    cert_manager: Option<CertManagerSettings>,
     /// The ConfigMap with the controller's bundle.
     bundle_map: Option<String>,
     /// Whether the API server is reached as a person does.
@@ -258,12 +271,14 @@ impl NodeArgs {
             SignerKind::Csr | SignerKind::Controller => {
                 Some("is for --signer local; in a cluster the controller has the CA")
             }
+            SignerKind::CertManager => Some("is for --signer local; cert-manager has its own CAs"),
             SignerKind::Agent => Some("is for --signer local; with agent SPIRE has the CA"),
         };
         if let (Some(reason), true) = (has_ca, self.ca_create) {
             return Err(UsageError::new("--ca-create", reason));
         }
         let agent_socket = self.agent.settings(self.signer)?;
+        let cert_manager = self.cert_manager.settings(self.signer)?;
         let token_audience = self.controller.token_audience.clone();
         let controller = self.controller.settings(self.signer, &trust_domain)?;
         let jwt = self.jwt.settings(self.signer)?;
@@ -277,7 +292,8 @@ impl NodeArgs {
             (_, SignerKind::Csr | SignerKind::Controller) => {
                 Some(bundle_map::DEFAULT_NAME.to_owned())
             }
-            (_, SignerKind::Local | SignerKind::Agent) => None,
+            // The controller's CA signs nothing for pods then.
+            (_, SignerKind::Local | SignerKind::CertManager | SignerKind::Agent) => None,
         };
         let signer = SignerSettings {
             kind: self.signer,
@@ -290,6 +306,7 @@ impl NodeArgs {
             },
             controller,
             agent_socket,
+            cert_manager,
             bundle_map,
             kubeconfig: self.kubeconfig,
         };

@@ -6,7 +6,10 @@ use anyhow::{Context, Result, bail};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::{SignerKind, SignerSettings};
+use super::{
+    SignerKind, SignerSettings,
+    cert_manager::{CertManagerSettings, RootsSetting},
+};
 use crate::{
     cli::UsageError,
     clock::Clock,
@@ -16,11 +19,12 @@ use crate::{
     signer::{
         Signer,
         agent::{AgentBundles, AgentSigner},
+        cert_manager::Issuers,
         controller::{ControllerClient, ControllerConfig, ControllerSigner, WithController},
         local::{LocalConfig, LocalSigner},
         requests::RequestSigner,
     },
-    trust::{BundleSource, BundleStore, RecoveredTrust, SharedBundle},
+    trust::{BundleSource, BundleStore, IssuerRoots, RecoveredTrust, RootsPlace, SharedBundle},
 };
 
 /// Who signs, and whom the volumes trust.
@@ -50,6 +54,7 @@ enum PartKind {
     Local(LocalConfig),
     Csr(Cluster),
     Controller,
+    CertManager(Cluster, CertManagerSettings),
     Agent(PathBuf),
 }
 
@@ -57,6 +62,7 @@ enum Kind {
     Local(Arc<LocalSigner>),
     Csr(Arc<RequestSigner>),
     Controller,
+    CertManager(Arc<RequestSigner>, Arc<IssuerRoots>),
     Agent(Arc<AgentSigner>, Arc<AgentBundles>),
 }
 
@@ -65,8 +71,15 @@ enum Kind {
 impl SigningParts {
     /// A pod has access to the API server if it has a token.
     pub(super) async fn new(settings: SignerSettings) -> Result<Self, UsageError> {
-        let SignerSettings { kind, local, controller, agent_socket, bundle_map, kubeconfig } =
-            settings;
+        let SignerSettings {
+            kind,
+            local,
+            controller,
+            agent_socket,
+            cert_manager,
+            bundle_map,
+            kubeconfig,
+        } = settings;
         let trust_domain = local.trust_domain.clone();
         let access = match kubeconfig {
             true => Cluster::from_kubeconfig(None).await,
@@ -76,11 +89,17 @@ impl SigningParts {
         let needs = |setting| {
             access.clone().map_err(|error: crate::k8s::ApiError| UsageError::new(setting, error))
         };
-        let kind = match kind {
-            SignerKind::Local => PartKind::Local(local),
-            SignerKind::Csr => PartKind::Csr(needs("--signer csr")?),
-            SignerKind::Controller => PartKind::Controller,
-            SignerKind::Agent => PartKind::Agent(agent_socket.unwrap_or_default()),
+        let kind = match (kind, cert_manager) {
+            (SignerKind::Local, _) => PartKind::Local(local),
+            (SignerKind::Csr, _) => PartKind::Csr(needs("--signer csr")?),
+            (SignerKind::Controller, _) => PartKind::Controller,
+            (SignerKind::CertManager, Some(settings)) => {
+                PartKind::CertManager(needs("--signer cert-manager")?, settings)
+            }
+            (SignerKind::CertManager, None) => {
+                return Err(UsageError::new("--signer", "cert-manager without an issuer"));
+            }
+            (SignerKind::Agent, _) => PartKind::Agent(agent_socket.unwrap_or_default()),
         };
         let shared = match bundle_map {
             Some(name) => {
@@ -119,6 +138,14 @@ impl Signing {
             PartKind::Controller => {
                 (Kind::Controller, Arc::new(BundleStore::recovered(trust.bundle)))
             }
+            PartKind::CertManager(cluster, settings) => {
+                // What the volumes hold stands until the roots are read.
+                let store = Arc::new(BundleStore::recovered(trust.bundle));
+                let (name, domain) = (node_name.to_owned(), parts.trust_domain.clone());
+                let (signer, place) = cert_manager(cluster, settings, name, metrics);
+                let roots = IssuerRoots::new(place, domain, store.clone());
+                (Kind::CertManager(Arc::new(signer), Arc::new(roots)), store)
+            }
             PartKind::Agent(socket) => {
                 // What the volumes hold stands until the agent says more.
                 let store = Arc::new(BundleStore::recovered_all(trust));
@@ -139,8 +166,8 @@ impl Signing {
         };
         let signer: Arc<dyn Signer> = match (&kind, &client) {
             (Kind::Local(signer), _) => signer.clone(),
-            (Kind::Csr(signer), None) => signer.clone(),
-            (Kind::Csr(signer), Some(client)) => {
+            (Kind::Csr(signer) | Kind::CertManager(signer, _), None) => signer.clone(),
+            (Kind::Csr(signer) | Kind::CertManager(signer, _), Some(client)) => {
                 Arc::new(WithController::new(signer.clone(), client.clone()))
             }
             (Kind::Controller, Some(client)) => Arc::new(ControllerSigner::new(client.clone())),
@@ -157,7 +184,7 @@ impl Signing {
     pub(super) fn reload_failures(&self) -> impl Fn() -> u64 + Send + Sync + use<> {
         let local = match &self.kind {
             Kind::Local(signer) => Some(signer.clone()),
-            Kind::Csr(_) | Kind::Controller | Kind::Agent(..) => None,
+            Kind::Csr(_) | Kind::Controller | Kind::CertManager(..) | Kind::Agent(..) => None,
         };
         move || local.as_ref().map_or(0, |signer| signer.refused())
     }
@@ -166,6 +193,7 @@ impl Signing {
     pub(super) fn bundles_refused(&self) -> impl Fn() -> u64 + Send + Sync + use<> {
         let source: Option<Arc<dyn BundleSource>> = match (&self.kind, &self.shared) {
             (Kind::Agent(_, bundles), _) => Some(bundles.clone()),
+            (Kind::CertManager(_, roots), _) => Some(roots.clone()),
             (_, Some(shared)) => Some(shared.clone()),
             _ => None,
         };
@@ -182,6 +210,9 @@ impl Signing {
                     Kind::Local(signer) => signer.follow(stop).await,
                     Kind::Csr(signer) => signer.run(stop).await,
                     Kind::Controller => stop.cancelled().await,
+                    Kind::CertManager(signer, roots) => {
+                        tokio::join!(signer.run(stop.clone()), roots.follow(stop));
+                    }
                     Kind::Agent(signer, bundles) => {
                         bundles.follow(stop).await;
                         signer.end().await;
@@ -202,4 +233,23 @@ impl Signing {
         // They have a last few things to do.
         while stop.is_cancelled() && parts.join_next().await.is_some() {}
     }
+}
+
+/// The signer, and where its issuers' roots are.
+fn cert_manager(
+    cluster: Cluster,
+    settings: CertManagerSettings,
+    node_name: String,
+    metrics: &Metrics,
+) -> (RequestSigner, RootsPlace) {
+    let CertManagerSettings { namespace, issuer, issuer_map, roots } = settings;
+    let own = |name: String| ObjectName::new(cluster.namespace(), name);
+    let map = issuer_map.map(|name| (cluster.clone(), own(name)));
+    let place = match roots {
+        RootsSetting::Map(name) => RootsPlace::Map(cluster.clone(), own(name)),
+        RootsSetting::File(path) => RootsPlace::File(path),
+    };
+    let namespace = namespace.unwrap_or_else(|| cluster.namespace().to_owned());
+    let (issuers, metrics) = (Issuers::new(issuer, map), metrics.csr.clone());
+    (RequestSigner::cert_manager(cluster, &namespace, issuers, node_name, metrics), place)
 }
