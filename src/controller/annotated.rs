@@ -92,6 +92,28 @@ pub(super) fn wish(
     annotations: &Texts,
     settings: &ApproverSettings,
 ) -> Result<Wish, Denial> {
+    let text = std::str::from_utf8(csr).ok().filter(|text| text.len() <= MAX_CSR);
+    let csr = text.map_or(Err(CsrError::Pem), Csr::from_pem);
+    known(annotations)?;
+    wishes(Wish::of_csr(csr, &settings.trust_domain)?, annotations)
+}
+
+/// What the annotations ask for beside the CSR.
+pub(super) fn wishes(mut wish: Wish, annotations: &Texts) -> Result<Wish, Denial> {
+    wish.ttl = ttl(annotations)?;
+    let said = |key: &str| format!("the annotation {key}");
+    if let Some(name) = annotations.get(annotation::KEY_ALGORITHM) {
+        wish = wish.asking_for_key(name, &said(annotation::KEY_ALGORITHM))?;
+    }
+    if let Some(names) = annotations.get(annotation::DNS_NAMES) {
+        let names = names.split(',').map(str::trim);
+        wish = wish.asking_for_names(names, &said(annotation::DNS_NAMES))?;
+    }
+    Ok(wish)
+}
+
+/// Refuses annotations of ours that the driver does not write.
+pub(super) fn known(annotations: &Texts) -> Result<(), Denial> {
     let unknown = annotations
         .keys()
         .find(|key| key.starts_with(annotation::PREFIX) && !KNOWN.contains(&key.as_str()));
@@ -104,19 +126,7 @@ pub(super) fn wish(
             ),
         ));
     }
-    let text = std::str::from_utf8(csr).ok().filter(|text| text.len() <= MAX_CSR);
-    let csr = text.map_or(Err(CsrError::Pem), Csr::from_pem);
-    let mut wish = Wish::of_csr(csr, &settings.trust_domain)?;
-    wish.ttl = ttl(annotations)?;
-    let said = |key: &str| format!("the annotation {key}");
-    if let Some(name) = annotations.get(annotation::KEY_ALGORITHM) {
-        wish = wish.asking_for_key(name, &said(annotation::KEY_ALGORITHM))?;
-    }
-    if let Some(names) = annotations.get(annotation::DNS_NAMES) {
-        let names = names.split(',').map(str::trim);
-        wish = wish.asking_for_names(names, &said(annotation::DNS_NAMES))?;
-    }
-    Ok(wish)
+    Ok(())
 }
 
 fn ttl(annotations: &Texts) -> Result<Option<Duration>, Denial> {

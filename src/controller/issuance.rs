@@ -124,6 +124,11 @@ impl Issuance {
         self.record(&granted(Outcome::Approve, grant, asked))
     }
 
+    /// Writes down that somebody else will sign this.
+    pub fn admit(&self, grant: &Grant, asked: &Entry<'_>) -> Result<(), IssuanceError> {
+        self.record(&granted(Outcome::Approve, grant, asked))
+    }
+
     /// Writes a refusal down.
     pub fn refuse(
         &self,

@@ -4,6 +4,7 @@ mod annotated;
 pub mod approver;
 pub mod audit;
 pub mod ca;
+pub mod certificate_requests;
 pub mod issuance;
 pub mod metrics;
 pub mod pod_certificates;

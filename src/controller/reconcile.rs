@@ -126,6 +126,11 @@ impl<T: Send + Sync + 'static> Reconciler<T> {
         Self { kind, cache: Cache::default(), ground, beat: Mutex::new(Instant::now()) }
     }
 
+    /// All that the watch told.
+    pub fn cache(&self) -> &Cache<T> {
+        &self.cache
+    }
+
     /// Why none is handled yet.
     pub fn ready(&self) -> Result<(), String> {
         match self.cache.is_synced() {

@@ -17,7 +17,7 @@ use serde_json::json;
 
 use super::{
     ApiError, Cache, CertificateRequest, CertificateRequestCondition, CertificateRequestSpec,
-    Change, Cluster, ConfigText, IssuerRef, ObjectName, call,
+    CertificateRequests, Change, Cluster, IssuerRef, call,
     names::{NODE_UID_LABEL, USAGES, annotation},
 };
 
@@ -142,9 +142,16 @@ impl CertificateRequestDecisions {
         }
     }
 
-    /// Reads a ConfigMap now; `None` is no ConfigMap.
-    pub async fn read_config(&self, map: &ObjectName) -> Result<Option<ConfigText>, ApiError> {
-        ConfigText::read(&self.cluster, map).await
+    /// Deletes exactly this one, unless it is gone.
+    pub async fn delete(&self, request: &CertificateRequestFacts) -> Result<(), ApiError> {
+        CertificateRequests::new(&self.cluster, &self.namespace)
+            .delete(&request.name, &request.uid)
+            .await
+    }
+
+    /// Who may approve, for [`Cluster::may_approve`].
+    pub fn cluster(&self) -> &Cluster {
+        &self.cluster
     }
 }
 

@@ -30,10 +30,7 @@ impl ConfigText {
     }
 
     /// Reads it now; `None` is no ConfigMap.
-    pub(in crate::k8s) async fn read(
-        cluster: &Cluster,
-        name: &ObjectName,
-    ) -> Result<Option<Self>, ApiError> {
+    pub async fn read(cluster: &Cluster, name: &ObjectName) -> Result<Option<Self>, ApiError> {
         let api: Api<ConfigMap> = cluster.namespaced(&name.namespace);
         let map = call("read a ConfigMap", api.get_opt(&name.name)).await?;
         Ok(map.map(|map| Self(map.data.unwrap_or_default())))

@@ -20,8 +20,11 @@ use tokio_stream::wrappers::BroadcastStream;
 use super::Cluster;
 
 const REQUESTS: &str = "/apis/certificates.k8s.io/v1/certificatesigningrequests";
+/// cert-manager's.
+const CERTIFICATE_REQUESTS: &str =
+    "/apis/cert-manager.io/v1/namespaces/svid-csi/certificaterequests";
 
-/// Keeps CertificateSigningRequests, and fails as it is told to.
+/// Keeps CertificateSigningRequests, or cert-manager's CertificateRequests, and fails as it is told to.
 pub(crate) struct FakeApi {
     state: Mutex<State>,
     events: broadcast::Sender<Value>,
@@ -130,8 +133,12 @@ impl FakeApi {
     fn put(&self, state: &mut State, name: String, mut object: Value, what: &str) {
         state.version += 1;
         object["metadata"]["resourceVersion"] = json!(state.version.to_string());
-        object["apiVersion"] = json!("certificates.k8s.io/v1");
-        object["kind"] = json!("CertificateSigningRequest");
+        if object["spec"]["issuerRef"].is_null() {
+            object["apiVersion"] = json!("certificates.k8s.io/v1");
+            object["kind"] = json!("CertificateSigningRequest");
+        } else {
+            object["metadata"]["namespace"] = json!("svid-csi");
+        }
         state.objects.insert(name, object.clone());
         let _ = self.events.send(json!({ "type": what, "object": object }));
     }
@@ -141,9 +148,10 @@ impl FakeApi {
         let body = to_bytes(Body::new(body), 1 << 20).await.unwrap();
         let path = parts.uri.path().to_owned();
         let query = parts.uri.query().unwrap_or_default().to_owned();
-        let name = path.strip_prefix(REQUESTS).unwrap_or_default().trim_start_matches('/');
+        let kept = [REQUESTS, CERTIFICATE_REQUESTS].iter().find_map(|it| path.strip_prefix(it));
+        let name = kept.unwrap_or_default().trim_start_matches('/');
         let watches = query.contains("watch=true");
-        let call = match (&parts.method, path.starts_with(REQUESTS)) {
+        let call = match (&parts.method, kept.is_some()) {
             (_, false) => "REVIEW".to_owned(),
             (&Method::GET, _) if watches => "WATCH".to_owned(),
             (&Method::GET, _) if name.is_empty() => "LIST".to_owned(),

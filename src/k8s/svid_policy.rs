@@ -72,6 +72,14 @@ pub struct SvidPolicySpec {
         extend("x-kubernetes-list-type" = "set")
     )]
     pub federates_with: Vec<String>,
+    /// cert-manager's issuers that a pod may name by the volume attribute `issuer-name`, where
+    /// cert-manager signs: `KIND/NAME` or `KIND.GROUP/NAME`. The installation's own is always allowed.
+    #[schemars(
+        length(max = 32),
+        inner(length(min = 3, max = 760), regex(pattern = r"^[A-Za-z0-9]+(\.[a-z0-9.-]+)?/[a-z0-9.-]+$")),
+        extend("x-kubernetes-list-type" = "set")
+    )]
+    pub issuers: Vec<String>,
     /// CEL expressions, all of which must be true. They see `pod`, `serviceAccount`,
     /// `namespaceObject`, `node` and `request`, and nothing that a node can write.
     #[schemars(
@@ -298,6 +306,7 @@ impl Default for SvidPolicySpec {
             dns_names: Vec::new(),
             jwt: JwtPolicy::default(),
             federates_with: Vec::new(),
+            issuers: Vec::new(),
             rules: Vec::new(),
         }
     }

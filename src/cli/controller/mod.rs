@@ -1,6 +1,8 @@
 //! `svid-csi controller`: from arguments to a running controller.
 
 mod ca;
+mod cert_manager;
+mod certificates;
 mod issuer;
 mod jwt;
 mod pod_certificates;
@@ -96,6 +98,9 @@ pub(super) struct ControllerArgs {
     #[command(flatten)]
     pod_certificates: pod_certificates::PodCertificateArgs,
 
+    #[command(flatten)]
+    cert_manager: cert_manager::CertManagerArgs,
+
     /// How log lines look
     #[arg(long, env = "SVID_CSI_LOG_FORMAT", value_enum, default_value = "text")]
     log_format: LogFormat,
@@ -110,6 +115,7 @@ struct Settings {
     approver: ApproverSettings,
     ca: ca::CaChoice,
     pod_certificates: Option<pod_certificates::Signing>,
+    cert_manager: Option<cert_manager::CertManagerSettings>,
     access: Access,
     namespace: Option<String>,
     replica: String,
@@ -166,6 +172,7 @@ impl ControllerArgs {
         };
         let pod_certificates = self.pod_certificates.settings()?;
         Ok(Settings {
+            cert_manager: self.cert_manager.settings()?,
             ca: self.ca.settings(trust_domain.clone(), self.bundle_config_map)?,
             approver: ApproverSettings {
                 trust_domain,

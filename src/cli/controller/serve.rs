@@ -11,7 +11,9 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::{Access, Settings, issuer::Issuing, pod_certificates::Signing};
+use super::{
+    Access, Settings, certificates::Certificates, issuer::Issuing, pod_certificates::Signing,
+};
 use crate::{
     cli::signals::Signals,
     clock::{Clock, SystemClock},
@@ -143,7 +145,10 @@ fn start(
     let pods = settings.pod_certificates.map(|Signing { signer, fence }| {
         Arc::new(PodCertificateSigner::new(on.clone(), &cluster, &signer, &fence))
     });
-    let checks = checks(on, &requests, &tokens, &pods);
+    let certificates = settings
+        .cert_manager
+        .map(|settings| Arc::new(Certificates::new(&cluster, &namespace, settings, on.clone())));
+    let checks = checks(on, &requests, &tokens, &pods, &certificates);
 
     let (stop_requests, stop) = (CancellationToken::new(), CancellationToken::new());
     let mut working = Critical::new();
@@ -151,9 +156,16 @@ fn start(
         let stop = stop_requests.clone();
         async move { requests.run(stop).await }
     });
+    let mut rest = Critical::new();
     if let Some(pods) = pods {
         let stop = stop_requests.clone();
         named(&mut working, "pod certificates", async move { pods.run(stop).await });
+    }
+    if let Some(certificates) = certificates {
+        let (stop, other) = (stop_requests.clone(), certificates.clone());
+        let run = async move { certificates.run(stop).await };
+        named(&mut working, "loop of CertificateRequests", run);
+        named(&mut rest, "watch over cert-manager", async move { other.keep().await });
     }
     let mut ground = Critical::new();
     if let (Some(issuing), Some(tokens)) = (issuing, tokens) {
@@ -172,7 +184,6 @@ fn start(
     });
     let statuses = policy_status::keep(world.clone(), metrics, clock, leads, stop.clone());
     named(&mut ground, "writing of policies' statuses", statuses);
-    let mut rest = Critical::new();
     for (what, follow) in
         world.inventory().follow(driver_name, driver_service_account, pod_certificate_signer)
     {
@@ -194,20 +205,25 @@ fn checks(
     requests: &Arc<Reconciler<RequestFacts>>,
     tokens: &Option<Arc<Tokens>>,
     pods: &Option<Arc<PodCertificateSigner>>,
+    certificates: &Option<Arc<Certificates>>,
 ) -> Arc<Checks> {
     let live = {
         let (requests, pods) = (requests.clone(), pods.clone());
+        let certificates = certificates.clone();
         Box::new(move || {
             requests.alive()?;
+            certificates.as_ref().map_or(Ok(()), |it| it.alive())?;
             pods.as_ref().map_or(Ok(()), |pods| pods.alive())
         })
     };
     let ready = {
         let (on, requests, tokens) = (on.clone(), requests.clone(), tokens.clone());
+        let certificates = certificates.clone();
         Box::new(move || {
             on.world.ready()?;
             requests.ready()?;
             tokens.as_ref().map_or(Ok(()), |tokens| tokens.ready())?;
+            certificates.as_ref().map_or(Ok(()), |it| it.ready())?;
             on.issuance
                 .keyring
                 .status(on.issuance.clock.now())
@@ -217,6 +233,7 @@ fn checks(
     };
     let shown = {
         let (requests, tokens, pods) = (requests.clone(), tokens.clone(), pods.clone());
+        let certificates = certificates.clone();
         Box::new(move || {
             let Issuance { keyring, metrics, clock, .. } = &*on.issuance;
             let now = clock.now();
@@ -227,6 +244,9 @@ fn checks(
             requests.refresh_metrics(now);
             if let Some(pods) = &pods {
                 pods.refresh_metrics(now);
+            }
+            if let Some(certificates) = &certificates {
+                certificates.refresh_metrics(now);
             }
             metrics.leader.set((*on.leads.borrow()).into());
             metrics.saw_keyring(&keyring.status(now));

@@ -16,8 +16,8 @@ use crate::{
 };
 
 /// Decides by the one policy that applies.
-pub(super) fn check(
-    question: &Question<'_>,
+pub(super) fn check<W>(
+    question: &Question<'_, W>,
     subject: &Subject<'_>,
     wish: &Wish,
 ) -> Result<Grant, Denial> {
@@ -161,8 +161,8 @@ fn key_algorithm(policy: &str, terms: &Terms, wish: &Wish) -> Result<KeyAlgorith
     }
 }
 
-fn dns_names<'w>(
-    question: &Question<'_>,
+fn dns_names<'w, W>(
+    question: &Question<'_, W>,
     subject: &Subject<'_>,
     policy: &str,
     terms: &Terms,

@@ -1,5 +1,6 @@
 //! The decision on a request (DESIGN.md §5): pure, so that a table can test it.
 
+mod certificate;
 mod explain;
 mod grant;
 mod jwt_grant;
@@ -15,6 +16,7 @@ mod whom;
 use std::time::{Duration, SystemTime};
 
 pub use self::{
+    certificate::{CertificateWish, decide_certificate},
     explain::{Case, Explanation, RuleVerdict, explain},
     jwt_grant::{JwtGrant, JwtWish, decide_jwt},
     policy::{Policy, PolicyProblem, PolicySet},

@@ -5,7 +5,7 @@ use std::{cmp::Reverse, sync::Arc, time::Duration};
 use super::{jwt_terms::JwtTerms, rule::Rule, selector::Selector};
 use crate::{
     id::{DnsTemplate, IdTemplate, TrustDomain},
-    k8s::{NamespaceFacts, PodFacts, PolicyFacts, SvidPolicySpec},
+    k8s::{IssuerRef, NamespaceFacts, PodFacts, PolicyFacts, SvidPolicySpec},
     pki::KeyAlgorithm,
     volume::duration,
 };
@@ -32,6 +32,8 @@ pub(super) struct Terms {
     pub(super) dns_names: Vec<DnsTemplate>,
     pub(super) jwt: JwtTerms,
     pub(super) federates_with: Vec<TrustDomain>,
+    /// Those that a pod may name beside the installation's.
+    pub(super) issuers: Vec<IssuerRef>,
     pub(super) rules: Vec<Rule>,
 }
 
@@ -141,6 +143,11 @@ impl Policy {
         Some((terms.max_ttl, &terms.key_algorithms, &terms.dns_names))
     }
 
+    /// The issuers that a pod may name beside the installation's.
+    pub fn issuers(&self) -> &[IssuerRef] {
+        self.terms.as_ref().map_or(&[], |terms| &terms.issuers)
+    }
+
     pub(super) fn terms(&self) -> Result<&Terms, &PolicyProblem> {
         self.terms.as_ref()
     }
@@ -166,6 +173,7 @@ impl Terms {
             key_algorithms,
             dns_names: each("InvalidDNSName", "dnsNames", &spec.dns_names)?,
             jwt: JwtTerms::read(&spec.jwt)?,
+            issuers: each("InvalidIssuer", "issuers", &spec.issuers)?,
             federates_with: each("InvalidTrustDomain", "federatesWith", &spec.federates_with)?,
             rules: spec.rules.iter().map(Rule::compile).collect::<Result<_, _>>()?,
         })

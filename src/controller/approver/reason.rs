@@ -1,6 +1,6 @@
 //! Why a request is denied.
 
-use crate::k8s::{IdentityIs, names::IDENTITY_IS_REASON};
+use crate::k8s::{IdentityIs, LifetimeIs, names::IDENTITY_IS_REASON};
 
 /// A refusal: a code for programs, a message for a person.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -11,6 +11,8 @@ pub struct Denial {
     pub message: String,
     /// What the pod may have instead, with [`ReasonCode::IdentityIs`].
     pub identity_is: Option<IdentityIs>,
+    /// The lifetime that the pod may have instead, with [`ReasonCode::LifetimeIs`].
+    pub lifetime_is: Option<LifetimeIs>,
 }
 
 /// A kind of object that a decision can rest on. What the caches don't hold, or hold in an old
@@ -141,9 +143,12 @@ reasons! {
     WeakKey rests on ;
     /// The usages are not exactly the three.
     WrongUsages rests on ;
+    /// A CertificateRequest asks for a CA.
+    CaRequested rests on ;
     /// The annotation `ttl` is no duration.
     MalformedTtl rests on ;
-    /// `expirationSeconds` is absent or not what the lifetime makes it.
+    /// `expirationSeconds` is absent or not what the lifetime makes it, or a CertificateRequest's
+    /// `duration` is none.
     WrongExpiration rests on ;
     /// The annotation `key-algorithm` is unknown, or the key is of another one.
     WrongKeyAlgorithm rests on ;
@@ -157,6 +162,8 @@ reasons! {
     PolicyInvalid rests on Policies Pod Namespace;
     /// The policy's template gives this pod no legal ID or DNS name.
     NoIdentity rests on Policies Pod Namespace;
+    /// The issuer asked for is not allowed.
+    IssuerNotAllowed rests on Policies Pod Namespace;
     /// The lifetime asked for is outside what is allowed.
     TtlNotAllowed rests on Policies Pod Namespace;
     /// The key algorithm asked for is not allowed.
@@ -171,6 +178,8 @@ reasons! {
     NoClaim rests on Policies Pod Namespace;
     /// The policy gives this pod another ID or key algorithm than the node supposed.
     IdentityIs rests on Policies Pod Namespace;
+    /// The policy gives this pod another lifetime than a CertificateRequest says.
+    LifetimeIs rests on Policies Pod Namespace;
     /// The policy that applies has rules that could cost too much.
     PolicyTooExpensive rests on Policies Pod Namespace ServiceAccount Node;
     /// A rule of the policy is not met.
@@ -194,23 +203,26 @@ fn cut(mut message: String) -> String {
 impl Denial {
     /// A refusal for this reason.
     pub fn new(reason: ReasonCode, message: impl Into<String>) -> Self {
-        Self { reason, message: cut(message.into()), identity_is: None }
+        Self { reason, message: cut(message.into()), identity_is: None, lifetime_is: None }
     }
 
     /// Refused, because the pod may have something else.
     pub fn identity_is(identity: IdentityIs, message: impl Into<String>) -> Self {
-        Self {
-            reason: ReasonCode::IdentityIs,
-            message: cut(message.into()),
-            identity_is: Some(identity),
-        }
+        Self { identity_is: Some(identity), ..Self::new(ReasonCode::IdentityIs, message) }
     }
 
-    /// The message of the condition Denied: JSON with [`ReasonCode::IdentityIs`], else the message.
+    /// Refused, because the pod may have it for another time.
+    pub fn lifetime_is(lifetime: LifetimeIs, message: impl Into<String>) -> Self {
+        Self { lifetime_is: Some(lifetime), ..Self::new(ReasonCode::LifetimeIs, message) }
+    }
+
+    /// The message of the condition Denied: JSON with [`ReasonCode::IdentityIs`] and
+    /// [`ReasonCode::LifetimeIs`], else the message.
     pub fn condition_message(&self) -> String {
-        match &self.identity_is {
-            Some(identity) => identity.to_json(),
-            None => self.message.clone(),
+        match (&self.identity_is, &self.lifetime_is) {
+            (Some(identity), _) => identity.to_json(),
+            (None, Some(lifetime)) => lifetime.to_json(),
+            (None, None) => self.message.clone(),
         }
     }
 

@@ -4,14 +4,16 @@
 use std::{
     future::pending,
     sync::{Mutex, PoisonError},
+    time::Duration,
 };
 
+use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::SignError;
 use crate::{
     class::Class,
-    k8s::{Cluster, ConfigText, IssuerRef, ObjectName},
+    k8s::{ApiError, Cluster, ConfigText, IssuerRef, ObjectName},
     volume::IssuerChoice,
 };
 
@@ -29,7 +31,12 @@ struct Current {
     /// Whether the ConfigMap has been read, or found to be absent, or there is none to read.
     read: bool,
     problem: Option<String>,
+    /// The one before, and since when it is that.
+    before: Option<(IssuerRef, Instant)>,
 }
+
+/// For how long a node may not have heard of another issuer.
+const GRACE: Duration = Duration::from_secs(60);
 
 // === impl Issuers ===
 
@@ -55,6 +62,24 @@ impl Issuers {
                  --cert-manager-issuer-config-map",
             )
         })
+    }
+
+    /// Whether volumes that name no issuer may be asking this one. A node may hear later of another
+    /// one than the controller.
+    pub fn is_default(&self, issuer: &IssuerRef) -> bool {
+        let current = self.current();
+        let before = current.before.as_ref().filter(|(_, since)| since.elapsed() <= GRACE);
+        current.issuer.as_ref() == Some(issuer)
+            || before.is_some_and(|(before, _)| before == issuer)
+    }
+
+    /// Reads the ConfigMap now: a node may also hear of it sooner.
+    pub async fn read(&self) -> Result<(), ApiError> {
+        if let Some((cluster, name)) = &self.map {
+            let text = ConfigText::read(cluster, name).await?;
+            self.take(text.as_ref(), name);
+        }
+        Ok(())
     }
 
     /// Why nobody can be asked yet.
@@ -104,7 +129,8 @@ impl Issuers {
                         issuer = next.as_ref().map(tracing::field::display),
                         "the issuer that signs"
                     );
-                    current.issuer = next;
+                    let before = std::mem::replace(&mut current.issuer, next);
+                    current.before = before.map(|before| (before, Instant::now()));
                 }
                 let absent = text.is_none() && current.issuer.is_none();
                 absent.then(|| {

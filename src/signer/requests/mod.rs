@@ -82,7 +82,7 @@ impl RequestSigner {
         metrics: RequestMetrics,
     ) -> Self {
         let requests = CertificateRequests::new(&cluster, namespace);
-        Self::new(cluster, Objects::CertManager(requests, issuers), node_name, metrics)
+        Self::new(cluster, Objects::CertManager(requests, Box::new(issuers)), node_name, metrics)
     }
 
     fn new(cluster: Cluster, objects: Objects, node_name: String, metrics: RequestMetrics) -> Self {

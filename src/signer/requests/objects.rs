@@ -21,7 +21,7 @@ pub(super) enum Objects {
     /// CertificateSigningRequests, which the svid-csi controller signs.
     Csr(Cluster),
     /// CertificateRequests, which it only decides about; cert-manager signs what they say.
-    CertManager(CertificateRequests, Issuers),
+    CertManager(CertificateRequests, Box<Issuers>),
 }
 
 // === impl Objects ===

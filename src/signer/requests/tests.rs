@@ -21,6 +21,8 @@ use crate::{
     volume::PodInfo,
 };
 
+mod cert_manager;
+
 /// A request of the n-th volume, with a new key.
 pub(super) fn request(n: usize) -> SignRequest {
     let id: SpiffeId = "spiffe://example.org/ns/shop/sa/cart".parse().unwrap();
