@@ -85,7 +85,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 
 {{- /* Whether a controller decides what the nodes get: "true" or nothing. */}}
 {{- define "svid-csi.decided" -}}
-{{- if has .Values.signer (list "csr" "controller") }}true{{ end }}
+{{- if has .Values.signer (list "csr" "controller" "cert-manager") }}true{{ end }}
 {{- end }}
 
 {{- /* Whether there is a controller that the driver works with: "true" or nothing. */}}
@@ -168,4 +168,17 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
         matchLabels:
           {{- include "svid-csi.controllerSelector" . | nindent 10 }}
   {{- end }}
+{{- end }}
+
+{{- /* Where CertificateRequests are, with signer cert-manager. */}}
+{{- define "svid-csi.requestNamespace" -}}
+{{- default .Release.Namespace .Values.certManager.namespace }}
+{{- end }}
+
+{{- /* What cert-manager's issuer is called: the same for nodes and controller. */}}
+{{- define "svid-csi.certManagerEnv" -}}
+- name: SVID_CSI_CERT_MANAGER_NAMESPACE
+  value: {{ include "svid-csi.requestNamespace" . | quote }}
+- name: SVID_CSI_CERT_MANAGER_ISSUER_CONFIG_MAP
+  value: {{ .Values.certManager.configMap | quote }}
 {{- end }}
