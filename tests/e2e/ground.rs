@@ -14,6 +14,7 @@ use crate::{
     ca::Ca,
     cluster::{Cluster, name_of},
     control::{Control, REPLICAS},
+    issuers,
     patience::eventually,
     pod::Pod,
     signer::Signer,
@@ -112,9 +113,10 @@ impl Ground {
     /// The driver's namespace, where the nodes sign with the CA.
     pub fn prepare_namespace(&self) -> Result<()> {
         self.privileged_namespace(NAMESPACE)?;
-        match self.signer.is_decided() {
-            true => Ok(()),
-            false => self.cluster.apply(&[self.ca().secret()?]),
+        match self.signer {
+            Signer::CertManager => issuers::prepare(self),
+            Signer::Local => self.cluster.apply(&[self.ca().secret()?]),
+            Signer::Csr | Signer::Controller => Ok(()),
         }
     }
 

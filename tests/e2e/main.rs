@@ -9,6 +9,7 @@ mod attack;
 mod away;
 mod ca;
 mod ca_rotation;
+mod cert_manager;
 mod change;
 mod cluster;
 mod command;
@@ -22,6 +23,7 @@ mod fleet;
 mod ground;
 mod helm;
 mod images;
+mod issuers;
 mod jwt_files;
 mod late;
 mod leave_local;
@@ -182,6 +184,14 @@ const SUITES: &[Suite] = &[
         run: direct::run,
     },
     Suite {
+        name: "cert-manager",
+        about: "cert-manager's own controller and webhook: issuers, attacks, another approver",
+        needs_nodes: true,
+        needs_controller: true,
+        brief: true,
+        run: cert_manager::run,
+    },
+    Suite {
         name: "away",
         about: "no controller for a quarter of the SVIDs' life, while they fall due",
         needs_nodes: true,
@@ -199,7 +209,11 @@ const SUITES: &[Suite] = &[
     },
 ];
 
-const USAGE: &str = "usage: make e2e [SUITE=name,…] [SIGNER=csr|controller|local] [KEEP=1]
+/// Suites that are about certificates of the controller's CA.
+const OWN_CA: [&str; 6] = ["failures", "helm", "attack", "ca-rotation", "away", "leave-local"];
+
+const USAGE: &str =
+    "usage: make e2e [SUITE=name,…] [SIGNER=csr|controller|cert-manager|local] [KEEP=1]
   SIGNER=csr,controller  all with the first, the brief ones (*) again after an upgrade to the next;
                 csr, the chart's default, unless said; local is the CA's key on every node
   KEEP=1        uses the cluster that is up, if it is, and leaves it up
@@ -332,6 +346,14 @@ impl Suite {
     fn unfit(&self, ground: &Ground) -> Option<&'static str> {
         if self.needs_nodes && !ground.cluster.is_ours() {
             return Some("it needs the nodes themselves, and this cluster is yours");
+        }
+        let of_cert_manager = ground.signer == Signer::CertManager;
+        if self.name == "cert-manager" && !of_cert_manager {
+            return Some("it is about cert-manager; SIGNER=cert-manager runs it");
+        }
+        // These make requests, policies or CAs of our own controller's kind.
+        if of_cert_manager && OWN_CA.contains(&self.name) {
+            return Some("it is about the controller's own CA; SIGNER=csr runs it");
         }
         let local = !ground.signer.is_decided();
         if self.name == "direct" && ground.signer != Signer::Controller {

@@ -10,8 +10,10 @@ use crate::{
     ca::Ca,
     control::Control,
     ground::{Ground, repository},
+    issuers::{self, FIRST, SECOND},
     observer::Observer,
-    patience::{eventually, now},
+    patience::{eventually, now, pause},
+    signer::Signer,
     story::{Seen, Story},
 };
 
@@ -63,15 +65,23 @@ pub fn run(ground: &Ground, story: &Story) -> Result<Seen> {
 
 /// Has the CA replaced as an operator does: the roots until now, and the new one.
 fn another_ca(ground: &Ground, story: &Story) -> Result<(TrustBundle, TrustBundle)> {
-    match ground.signer.is_decided() {
-        false => {
+    match ground.signer {
+        Signer::CertManager => {
+            let (old, new) = (issuers::root(ground, FIRST)?, issuers::make(ground, SECOND)?);
+            issuers::trust(ground, &[&old, &new])?;
+            pause(ground.signer.propagation());
+            issuers::choose(ground, SECOND)?;
+            story.step("the ConfigMap names another issuer, whose root was trusted before");
+            Ok((old, new))
+        }
+        Signer::Local => {
             let ca = Ca::make(&ground.out.join("ca"), "e2e-rotation")?;
             let roots = (ground.ca().root()?, ca.root()?);
             ground.replace_ca(ca)?;
             story.step("the CA's Secret holds another CA");
             Ok(roots)
         }
-        true => {
+        Signer::Csr | Signer::Controller => {
             let roots = Control::of(ground).rotate()?;
             story.step("`svid-csi ca rotate`: the controller has another CA");
             Ok(roots)

@@ -4,7 +4,7 @@ use std::{env, time::Duration};
 
 use anyhow::{Result, bail};
 
-use crate::ca;
+use crate::{ca, issuers};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Signer {
@@ -12,6 +12,8 @@ pub enum Signer {
     Csr,
     /// The controller, asked directly.
     Controller,
+    /// One of cert-manager's issuers, where the controller approves.
+    CertManager,
     /// Every node, with the CA's key from a Secret.
     Local,
 }
@@ -27,8 +29,9 @@ impl Signer {
             let signer = match name {
                 "csr" => Self::Csr,
                 "controller" => Self::Controller,
+                "cert-manager" => Self::CertManager,
                 "local" => Self::Local,
-                other => bail!("SIGNER={other}: it is csr, controller or local"),
+                other => bail!("SIGNER={other}: it is csr, controller, cert-manager or local"),
             };
             signers.push(signer);
         }
@@ -38,6 +41,9 @@ impl Signer {
         if signers.len() > 1 && signers.contains(&Self::Local) {
             bail!("SIGNER={wanted}: from local to another takes two upgrades, so local runs alone");
         }
+        if signers.len() > 1 && signers.contains(&Self::CertManager) {
+            bail!("SIGNER={wanted}: cert-manager has CAs of its own, so it runs alone");
+        }
         Ok(signers)
     }
 
@@ -45,6 +51,7 @@ impl Signer {
         match self {
             Self::Csr => "csr",
             Self::Controller => "controller",
+            Self::CertManager => "cert-manager",
             Self::Local => "local",
         }
     }
@@ -69,6 +76,11 @@ impl Signer {
             format!("controller.ca.propagation={controller}s"),
             format!("signer={}", self.name()),
         ];
+        if self == Self::CertManager {
+            values.push(format!("certManager.issuer.name={}", issuers::FIRST));
+            let second = format!("ClusterIssuer.cert-manager.io/{}", issuers::SECOND);
+            values.push(format!("certManager.allowedIssuers={{{second}}}"));
+        }
         if self == Self::Local {
             values.push(format!("local.propagation={}s", self.propagation().as_secs()));
             values.push(format!("local.caSecret={}", ca::SECRET));
