@@ -68,6 +68,8 @@ bench: setup-build setup-e2e ## measure; prints a table and writes bench-results
 	.ci/contained cargo bench --locked --bench volumes -- $(ARGS)
 	.ci/contained cargo bench --locked --bench workload -- $(ARGS)
 	.ci/contained cargo bench --locked --bench approver
+	.ci/contained cargo bench --locked --bench issuer -- $(ARGS)
+	.ci/contained cargo bench --locked --bench scale -- $(ARGS)
 	cargo bench --locked --bench issuance -- $(ARGS)
 	cargo bench --locked --bench authority
 

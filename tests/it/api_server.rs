@@ -78,10 +78,15 @@ struct Path {
 
 impl ApiServer {
     pub async fn start() -> Self {
+        Self::beside(Router::new()).await
+    }
+
+    /// With answers of its own at these paths, whatever the store holds.
+    pub async fn beside(routes: Router<Arc<Store>>) -> Self {
         let store = Arc::new(Store::default());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let router = Router::new().fallback(answer).with_state(store.clone());
+        let router = routes.fallback(answer).with_state(store.clone());
         let mut serving = JoinSet::new();
         serving.spawn(async move { axum_serve(listener, router).await });
         Self { url, store, _serving: serving }
