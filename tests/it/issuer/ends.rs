@@ -4,7 +4,7 @@ use axum::http::{Method, StatusCode};
 use tonic::Code;
 
 use super::*;
-use crate::api_server::Fault;
+use crate::{api_server::Fault, plugin::eventually};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_under_way_is_finished_when_it_is_told_to_stop() {
@@ -34,17 +34,15 @@ async fn what_is_under_way_is_finished_when_it_is_told_to_stop() {
     });
     let driver = bench.driver();
     let call = async { client.x509(&driver, message).await };
+    let address = bench.address;
     let stop = async {
-        tokio::task::spawn_blocking(move || {
-            waits.recv_timeout(Duration::from_secs(20)).expect("the call reads");
-            bench.replica.terminate();
-            // It is told, and has not ended.
-            std::thread::sleep(Duration::from_millis(300));
-            go_on.send(()).unwrap();
-            bench.replica.wait()
-        })
-        .await
-        .unwrap()
+        let reading = move || waits.recv_timeout(Duration::from_secs(20)).expect("the call reads");
+        tokio::task::spawn_blocking(reading).await.unwrap();
+        bench.replica.terminate();
+        // It has heard, and has not ended.
+        eventually("nobody new is let in", async || TcpStream::connect(address).await.err()).await;
+        go_on.send(()).unwrap();
+        tokio::task::spawn_blocking(move || bench.replica.wait()).await.unwrap()
     };
     let (answer, status) = tokio::join!(call, stop);
     let answer = format!("{:?}", answer.unwrap());
