@@ -1,5 +1,6 @@
 //! The decision: each reason alone, and what must never be approved.
 
+mod certificate;
 mod hostile;
 mod jwt;
 mod pod_certificates;

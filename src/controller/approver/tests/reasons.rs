@@ -346,9 +346,14 @@ fn each_check_alone_is_enough_to_deny() {
 const OF_TOKENS: [ReasonCode; 3] =
     [ReasonCode::PodTokenRefused, ReasonCode::PodTokenMismatch, ReasonCode::PodTokenElsewhere];
 
+/// What only a CertificateRequest can be refused for while it is read: `certificate_requests` has the case.
+const OF_READING: [ReasonCode; 1] = [ReasonCode::CaRequested];
+
 #[test]
 fn every_reason_has_a_case() {
+    let certificate = super::certificate::CASES.iter().map(|(reason, ..)| reason);
     let others = super::jwt::CASES.iter().map(|(reason, ..)| reason).chain(&OF_TOKENS);
+    let others = others.chain(certificate).chain(&OF_READING);
     let shown: BTreeSet<_> = CASES.iter().map(|(reason, ..)| reason).chain(others).collect();
     let missing: Vec<_> = ReasonCode::ALL.iter().filter(|reason| !shown.contains(reason)).collect();
     assert!(missing.is_empty(), "{missing:?}");
