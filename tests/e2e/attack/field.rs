@@ -146,10 +146,11 @@ impl<'a> Field<'a> {
 
     /// What the attacker made goes, and the node's own kubelet comes back.
     pub fn given_back(&self) -> Result<()> {
-        let mut made = self.made.borrow().clone();
-        made.insert(0, "csr".to_owned());
-        let args = ["delete", "--ignore-not-found"];
-        self.ground.cluster.kubectl(args.into_iter().chain(made.iter().map(String::as_str)))?;
+        let made = self.made.borrow();
+        if !made.is_empty() {
+            let args = ["delete", "--ignore-not-found", "csr"];
+            self.ground.cluster.kubectl(args.into_iter().chain(made.iter().map(String::as_str)))?;
+        }
         self.ground.cluster.service("start", "kubelet", &self.here)?;
         self.ground.driver_is_ready(START)
     }
