@@ -100,7 +100,7 @@ const SUITES: &[Suite] = &[
         about: "ten renewals and a new CA under the eyes of applications",
         needs_nodes: false,
         needs_controller: false,
-        brief: true,
+        brief: false,
         run: rotation::run,
     },
     Suite {
@@ -132,7 +132,7 @@ const SUITES: &[Suite] = &[
         about: "a node's processes and memory gone: pods get new keys and certificates",
         needs_nodes: true,
         needs_controller: false,
-        brief: true,
+        brief: false,
         run: reboot::run,
     },
     Suite {
@@ -188,7 +188,7 @@ const SUITES: &[Suite] = &[
         about: "cert-manager's own controller and webhook: issuers, attacks, another approver",
         needs_nodes: true,
         needs_controller: true,
-        brief: true,
+        brief: false,
         run: cert_manager::run,
     },
     Suite {
