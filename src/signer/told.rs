@@ -3,13 +3,17 @@
 const MAX_REASON: usize = 128;
 const MAX_MESSAGE: usize = 1024;
 
-/// A reason and a message that fit on one line.
-pub(super) fn told(reason: &str, message: &str) -> (String, String) {
-    let reason = match reason {
+/// A reason that fits on one line.
+pub(super) fn reason(text: &str) -> String {
+    match text {
         "" => "without a reason".to_owned(),
-        reason => plain(reason, MAX_REASON),
-    };
-    (reason, plain(message, MAX_MESSAGE))
+        text => plain(text, MAX_REASON),
+    }
+}
+
+/// A message that fits on one line.
+pub(super) fn message(text: &str) -> String {
+    plain(text, MAX_MESSAGE)
 }
 
 fn plain(text: &str, most: usize) -> String {

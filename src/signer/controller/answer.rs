@@ -8,7 +8,7 @@ use crate::{
     class::Class,
     jose::JwtSvid,
     pki::{Certificate, X509Svid},
-    signer::{Assigned, SignError, told::told},
+    signer::{Assigned, SignError, told},
 };
 
 /// More certificates than a chain has.
@@ -56,7 +56,7 @@ fn denied(denial: &proto::Denial) -> SignError {
             (_, Err(error)) => unreadable(&error.to_string()),
         };
     }
-    let (reason, message) = told(&denial.reason, &denial.message);
+    let (reason, message) = (told::reason(&denial.reason), told::message(&denial.message));
     SignError::new(Class::Denied, format!("the controller denied it, {reason}: {message}"))
 }
 

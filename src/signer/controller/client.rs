@@ -27,7 +27,7 @@ use crate::{
     class::Class,
     clock::Clock,
     id::SpiffeId,
-    signer::{SignError, told::told},
+    signer::{SignError, told},
     trust::BundleStore,
 };
 
@@ -247,7 +247,7 @@ impl Next {
 /// What a failed call means to a volume.
 fn refused(address: SocketAddr, status: &Status) -> SignError {
     let transport = std::error::Error::source(status).is_some();
-    let (_, message) = told("", status.message());
+    let message = told::message(status.message());
     let (class, hint) = match status.code() {
         _ if transport => (Class::Unavailable, "the connection was lost"),
         Code::Unavailable

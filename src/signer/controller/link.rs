@@ -30,7 +30,7 @@ use tonic::{
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 use tower::Service;
 
-use crate::{pki::X509Svid, signer::told::told};
+use crate::{pki::X509Svid, signer::told};
 
 /// How often a quiet connection is asked whether it is still there, and how long it may take to say.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
@@ -106,7 +106,7 @@ impl Link {
             // Whoever knows no such method has looked at the token before.
             Err(status) if status.code() == Code::Unimplemented => Ok(()),
             Err(status) => {
-                let (_, message) = told("", status.message());
+                let message = told::message(status.message());
                 Err(format!("{:?}: {message}", status.code()))
             }
         }

@@ -29,7 +29,7 @@ use self::{
     tidy::Tidy,
     waiters::{Waiters, Waiting},
 };
-use super::{SignError, SignRequest, Signer, SignerStatus, cert_manager::Issuers};
+use super::{SignError, SignRequest, Signer, SignerStatus, cert_manager::Issuers, told};
 use crate::{
     class::Class,
     k8s::{ApiError, ApiErrorKind, Cache, CertificateRequests, Cluster, OwnRequest},
@@ -216,7 +216,7 @@ impl RequestSigner {
 
     fn undecided(&self, name: &str) -> SignError {
         let object = self.requests.get(&self.objects.key(name));
-        let waits = object.and_then(|object| Some(outcome::told(object.waits_for.as_deref()?)));
+        let waits = object.and_then(|object| Some(told::message(object.waits_for.as_deref()?)));
         let waits = waits.map(|why| format!("; its issuer says: {why}")).unwrap_or_default();
         let message = format!(
             "request {name} has not been signed for {} s: {} shows it; {}{waits}",

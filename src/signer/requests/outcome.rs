@@ -9,7 +9,7 @@ use crate::{
         names::{IDENTITY_IS_REASON, LIFETIME_IS_REASON},
     },
     pki::X509Svid,
-    signer::{Assigned, SignError},
+    signer::{Assigned, SignError, told},
 };
 
 /// What a signed request says.
@@ -20,17 +20,13 @@ pub(super) struct Signed {
     pub(super) approval: Option<ApprovalMessage>,
 }
 
-/// Others write conditions; no more than this of each reaches a log or an Event.
-const MAX_REASON: usize = 128;
-const MAX_MESSAGE: usize = 1024;
-
 /// The end of a request; `None` while nothing is decided, or decided and not signed.
 pub(super) fn outcome(request: &OwnRequest) -> Option<Result<Signed, SignError>> {
     if let Some(denied) = request.condition("Denied") {
         if denied.reason == IDENTITY_IS_REASON {
             return Some(Err(identity_is(&denied.message)));
         }
-        let (reason, message) = (reason(&denied.reason), told(&denied.message));
+        let (reason, message) = (told::reason(&denied.reason), told::message(&denied.message));
         let message = format!("the controller denied it, {reason}: {message}");
         let error = SignError::new(Class::Denied, message);
         let other = (denied.reason == LIFETIME_IS_REASON)
@@ -48,7 +44,7 @@ pub(super) fn outcome(request: &OwnRequest) -> Option<Result<Signed, SignError>>
         if failed.reason == IDENTITY_IS_REASON {
             return Some(Err(identity_is(&failed.message)));
         }
-        let (reason, message) = (reason(&failed.reason), told(&failed.message));
+        let (reason, message) = (told::reason(&failed.reason), told::message(&failed.message));
         let message = format!("it could not be signed, {reason}: {message}");
         return Some(Err(SignError::new(Class::Internal, message)));
     }
@@ -78,24 +74,6 @@ fn identity_is(json: &str) -> SignError {
             SignError::new(Class::Internal, message)
         }
     }
-}
-
-/// A reason that fits on one line.
-fn reason(reason: &str) -> String {
-    match reason {
-        "" => "without a reason".to_owned(),
-        reason => plain(reason, MAX_REASON),
-    }
-}
-
-/// A message that fits on one line.
-pub(super) fn told(message: &str) -> String {
-    plain(message, MAX_MESSAGE)
-}
-
-fn plain(text: &str, most: usize) -> String {
-    let plain = text.chars().map(|c| if c.is_control() { ' ' } else { c });
-    plain.take(most).collect()
 }
 
 #[cfg(test)]
