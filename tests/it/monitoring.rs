@@ -1,6 +1,6 @@
 //! What the chart's alerts and dashboard ask for is what the node plugin and the controller show.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use svid_csi::{
     class::Class,
@@ -50,6 +50,7 @@ fn controller_samples() -> Vec<(String, Vec<String>)> {
     for family in [&controller.cache_synced, &controller.cache_failing] {
         family.get_or_create(&CacheLabel("pods")).set(1);
     }
+    controller.saw_waiting(CacheLabel("pods"), 1, Duration::ZERO);
     families(&controller.encode().unwrap())
 }
 
