@@ -162,7 +162,7 @@ mod tests {
             (jwt("{}"), "alone"),
             (jwt(r#"{"aud":"svid.dev","exp":1700000000}"#), "expired"),
             ("c2VjcmV0".to_owned(), "no JWT"),
-            ("x".repeat(MAX_TOKEN + 1), "too large"),
+            ("x".repeat(MAX_TOKEN + 1), "more than"),
         ] {
             fs::write(&path, &bad).unwrap();
             tokio::time::advance(FRESH).await;
