@@ -75,6 +75,8 @@ impl Signer {
         let mut values = vec![
             format!("controller.ca.propagation={controller}s"),
             format!("signer={}", self.name()),
+            // So that a new key has signed everybody's soon.
+            "controller.defaultPolicy.spec.jwt.maxTTL=2m".to_owned(),
         ];
         if self == Self::CertManager {
             values.push(format!("certManager.issuer.name={}", issuers::FIRST));

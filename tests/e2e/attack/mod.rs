@@ -78,8 +78,8 @@ pub fn run(ground: &Ground, story: &Story) -> Result<Seen> {
     attacks.are_in_audit(&field.heard())?;
     let (refused, denied, unsigned) = attacks.count();
     Ok(Seen::new(format!(
-        "{} attacks with the credentials of a node: {refused} refused by the API server, {denied} \
-         denied and {unsigned} left unsigned by the controller with their reasons in the audit stream; \
+        "{} attacks with the credentials of a node: {refused} refused by the API server or for their \
+         token, {denied} denied and {unsigned} left unsigned by the controller with their reasons in the audit stream; \
          an honest request was signed before and after",
         attacks.0.len()
     ))
