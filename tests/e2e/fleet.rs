@@ -21,8 +21,9 @@ const SHORT: &str = "30s";
 /// Where the volume is mounted that needs no renewal.
 const LONG: &str = "/long";
 const START: Duration = Duration::from_secs(90);
-/// For a renewal, and for a driver that only just came back.
-const RENEWAL: Duration = Duration::from_secs(60);
+/// For a renewal, and for a driver that only just came back: with signer controller it waits for
+/// kubelet, which tries again 2 min 2 s at most after it missed the driver.
+const RENEWAL: Duration = Duration::from_secs(150);
 
 /// The pods of a namespace, two on each node.
 pub struct Fleet<'a> {
