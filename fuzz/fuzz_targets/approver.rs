@@ -10,7 +10,10 @@ use k8s_openapi::api::core::v1::Pod;
 use libfuzzer_sys::fuzz_target;
 use serde_json::json;
 use svid_csi::{
-    controller::approver::{ApproverSettings, Decision, PolicySet, Question, decide},
+    controller::{
+        approver::{ApproverSettings, Decision, PolicySet, Question, decide},
+        requests::read,
+    },
     k8s::{
         NamespaceFacts, NodeFacts, PodFacts, PolicyFacts, PolicyRule, RequestFacts,
         ServiceAccountFacts, SvidPolicySpec, names,
@@ -89,12 +92,13 @@ fuzz_target!(|data: &[u8]| {
     let node = NodeFacts { name: "a".to_owned(), uid: "a".to_owned(), ..NodeFacts::default() };
     let domain = "example.org".parse().expect("a trust domain");
     let settings = ApproverSettings::for_trial(domain, "csi.svid.dev".to_owned());
-    let request = request(csr.get(1..).unwrap_or_default());
+    let request = read(&request(csr.get(1..).unwrap_or_default()), &settings);
     let (driver, pod) = (pod("driver", "driver", "driver"), pod("shop", "web-0", "web"));
     let question = Question {
         request: &request,
         driver_pod: Some(&driver),
-        driver_node: Some(&node),
+        driver_service_account: None,
+        node: Some(&node),
         pod: Some(&pod),
         service_account: Some(&service_account),
         namespace: Some(&namespace),
@@ -106,7 +110,8 @@ fuzz_target!(|data: &[u8]| {
     assert_eq!(decision, decide(&question), "the same question, another answer");
     match decision {
         Decision::Approve(grant) => {
-            assert_eq!(grant.id, *grant.csr.id(), "another ID than the request's");
+            let asked = request.wish.as_ref().ok().and_then(|wish| wish.id.as_ref());
+            assert_eq!(Some(&grant.id), asked, "another ID than the request's");
             assert_eq!(grant.id.trust_domain().as_str(), "example.org");
             assert!(grant.id.is_workload() && !grant.id.path().starts_with("/svid.dev/"));
             assert!((10..=86_400).contains(&grant.ttl.as_secs()));
